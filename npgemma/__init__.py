@@ -1,0 +1,15 @@
+"""PaliGemma you can step through: PaliGemma 1 and 2 in pure NumPy, an oracle for ports.
+
+>>> model = npgemma.load()                                   # the small model in the box; or load("folder")
+>>> npgemma.generate(model, "cat.png", "caption en").text
+>>> npgemma.forward(model, ids, pixels)                      # logits of every position
+>>> npgemma.trace(model, "cat.png", "caption en", only="text.*")
+
+Read the model in this order: config, ops, rotary, masks, attention, vision, text, model.
+"""
+
+from npgemma.errors import NpgemmaError
+
+from npgemma.model import Model, forward
+
+__all__ = ["Model", "NpgemmaError", "forward"]
