@@ -174,7 +174,7 @@ def check_positions(positions, length, cfg):
     """
     limit = cfg.text.max_positions
     if length > limit:
-        raise InputError(f"ids: {length} positions in all; the trained context is {limit}; shorten the prompt or answer")
+        raise InputError(f"ids: {length} positions in all; the trained context is {limit}; shorten prompt or answer")
     low, high = int(np.min(positions)), int(np.max(positions))
     if low < 0 or high > limit:
         raise InputError(f"positions: came in [{low}, {high}]; want 0..{limit}, the trained context")
