@@ -152,7 +152,7 @@ def gemma_2b() -> TextConfig:
         vocab_size=257152, width=2048, depth=18, num_heads=8, num_kv_heads=1, head_dim=256, mlp_width=16384,
         norm_eps=1e-6, rope_theta=10000.0, query_pre_attn_scalar=256, attn_softcap=None, final_softcap=None,
         layer_windows=(None,) * 18, post_norms=False,
-    )  # fmt: skip
+    )
 
 
 def gemma_2(width, depth, num_heads, num_kv_heads, head_dim, mlp_width, query_pre_attn_scalar) -> TextConfig:
@@ -162,7 +162,7 @@ def gemma_2(width, depth, num_heads, num_kv_heads, head_dim, mlp_width, query_pr
         head_dim=head_dim, mlp_width=mlp_width, norm_eps=1e-6, rope_theta=10000.0,
         query_pre_attn_scalar=query_pre_attn_scalar, attn_softcap=50.0, final_softcap=30.0,
         layer_windows=alternating_windows(depth, 4096), post_norms=True,
-    )  # fmt: skip
+    )
 
 
 DECODERS = {

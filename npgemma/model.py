@@ -179,9 +179,10 @@ def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only
     image_places = (ids == cfg.image_token_id) & (token_types == 0)
     embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
     spliced = splice(embedded, soft, image_places, w.at("text"))
-    norm, state = read(spliced, w, cfg, positions, State((), token_types, attention_mask))
+    places = placed(w, cfg, positions, token_types, attention_mask)
+    norm, blocks = text.decode(spliced, w.at("text"), cfg.text, *places, past=None)
     wanted = last_real(norm, attention_mask) if last_only else norm
-    return text.logits(wanted, w.at("text"), cfg.text), state
+    return text.logits(wanted, w.at("text"), cfg.text), State(blocks, token_types, attention_mask)
 
 
 def step(w, cfg, ids, positions, state, attention_mask=None):
@@ -215,36 +216,34 @@ def step(w, cfg, ids, positions, state, attention_mask=None):
     embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
     token_types = np.concatenate([state.token_types, np.ones_like(ids)], axis=1)
     seen = np.concatenate([state.attention_mask, attention_mask], axis=1)
-    norm, present = read(embedded, w, cfg, positions, State(state.blocks, token_types, seen))
-    return text.logits(norm, w.at("text"), cfg.text), present
+    places = placed(w, cfg, positions, token_types, seen)
+    norm, blocks = text.decode(embedded, w.at("text"), cfg.text, *places, past=state.blocks)
+    return text.logits(norm, w.at("text"), cfg.text), State(blocks, token_types, seen)
 
 
-def read(x, w, cfg, positions, state):
-    """Say who may look at whom, and run the decoder.
+def placed(w, cfg, positions, token_types, attention_mask):
+    """Name the positions of this call, and say who may look at whom.
 
     Parameters
     ----------
-    x : (B, T, D)
     w : Weights
     cfg : Config
     positions : (B, T)
-    state : State
-        Its token types and attention mask already cover this call's T positions; its blocks do not yet.
+    token_types, attention_mask : (B, S)
 
     Returns
     -------
-    norm : (B, T, D)
-    state : State
+    positions : (B, T)
+    full_mask, sliding_mask : (B, T, S)
+        The second is None where no block has a window.
     """
-    T, window = x.shape[1], cfg.text.sliding_window
+    T, window = positions.shape[1], cfg.text.sliding_window
     positions = w.show("positions", positions)
-    full_mask = w.show("mask.full", masks.prefix_lm(state.token_types, state.attention_mask, T))
-    sliding_mask = None
-    if window is not None:
-        sliding = masks.sliding_prefix_lm(state.token_types, state.attention_mask, T, window)
-        sliding_mask = w.show("mask.sliding", sliding)
-    norm, blocks = text.decode(x, w.at("text"), cfg.text, positions, full_mask, sliding_mask, state.blocks)
-    return norm, State(blocks, state.token_types, state.attention_mask)
+    full_mask = w.show("mask.full", masks.prefix_lm(token_types, attention_mask, T))
+    if window is None:
+        return positions, full_mask, None
+    sliding = masks.sliding_prefix_lm(token_types, attention_mask, T, window)
+    return positions, full_mask, w.show("mask.sliding", sliding)
 
 
 def last_real(x, attention_mask):

@@ -18,7 +18,7 @@ PALIGEMMA_1 = Config(
         layer_windows=(None, None), post_norms=False, max_positions=64,
     ),
     image_token_id=41,
-)  # fmt: skip
+)
 
 PALIGEMMA_2 = Config(
     VISION,
@@ -28,7 +28,7 @@ PALIGEMMA_2 = Config(
         layer_windows=(3, None, 3), post_norms=True, max_positions=64,
     ),
     image_token_id=40,
-)  # fmt: skip
+)
 
 GENERATIONS = {"paligemma-1": PALIGEMMA_1, "paligemma-2": PALIGEMMA_2}
 

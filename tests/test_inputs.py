@@ -38,7 +38,10 @@ def ids_with(value):
             {"pixels": np.zeros((2, 1, 8, 9, 3))},
             "pixels: came as (2, 1, 8, 9, 3); want (B, M, 9, 9, 3), or Hugging Face's (pictures, 3, 9, 9)",
         ),
-        ({"pixels": np.zeros((2, 1, 9, 9, 3), np.uint8)}, "pixels: came as uint8; want floats in [-1, 1]: uint8 / 127.5 - 1"),
+        (
+            {"pixels": np.zeros((2, 1, 9, 9, 3), np.uint8)},
+            "pixels: came as uint8; want floats in [-1, 1]: uint8 / 127.5 - 1",
+        ),
         ({"pixels": PROMPT["pixels"] * 255}, "pixels: came in [-"),
         ({"pixels": PROMPT["pixels"] * np.nan}, "pixels: came in [nan, nan]; want [-1, 1], nothing NaN"),
         ({"token_types": np.zeros((2, 3), int)}, "token_types: came as (2, 3); want the shape of ids, (2, 11)"),
@@ -95,4 +98,5 @@ def test_an_image_token_in_the_suffix_is_an_ordinary_id():
 
 def test_positions_count_slots_or_real_tokens():
     assert inputs.slot_positions(np.zeros((2, 3), int), CFG).tolist() == [[1, 2, 3], [1, 2, 3]]
-    assert inputs.counted_positions(np.array([[0, 0, 1, 1], [1, 1, 1, 0]]), CFG).tolist() == [[1, 1, 1, 2], [1, 2, 3, 3]]
+    real = np.array([[0, 0, 1, 1], [1, 1, 1, 0]])
+    assert inputs.counted_positions(real, CFG).tolist() == [[1, 1, 1, 2], [1, 2, 3, 3]]

@@ -12,7 +12,7 @@ def test_prefix_sees_all_of_itself_and_suffix_sees_back():
     assert drawn(mask) == [[1, 1, 0, 0],
                            [1, 1, 0, 0],
                            [1, 1, 1, 0],
-                           [1, 1, 1, 1]]  # fmt: skip
+                           [1, 1, 1, 1]]
 
 
 def test_padding_is_never_looked_at_wherever_it_lies():
@@ -20,7 +20,7 @@ def test_padding_is_never_looked_at_wherever_it_lies():
     assert drawn(masks.prefix_lm(token_types, np.array([[0, 1, 1, 1]]), 4)) == [[0, 1, 1, 0],
                                                                                [0, 1, 1, 0],
                                                                                [0, 1, 1, 0],
-                                                                               [0, 1, 1, 1]]  # fmt: skip
+                                                                               [0, 1, 1, 1]]
     assert drawn(masks.prefix_lm(token_types, np.array([[1, 1, 0, 1]]), 4))[3] == [1, 1, 0, 1]
 
 
@@ -42,7 +42,7 @@ def test_the_window_includes_the_token_itself_and_spares_the_prefix():
                            [1, 1, 1, 0, 0, 0],
                            [0, 0, 1, 1, 0, 0],
                            [0, 0, 0, 1, 1, 0],
-                           [0, 0, 0, 0, 1, 1]]  # fmt: skip
+                           [0, 0, 0, 0, 1, 1]]
 
 
 def test_a_window_of_one_sees_itself_and_a_wide_one_sees_all():

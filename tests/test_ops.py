@@ -60,7 +60,8 @@ def test_layer_norm_gives_mean_zero_variance_one_and_ignores_shift_and_scale():
 
 def test_layer_norm_adds_eps_to_the_variance_inside_the_root():
     # Mean 0, variance 1, eps 3: the root is 2.
-    assert ops.layer_norm(np.array([1.0, -1.0]), np.array([10.0, 1.0]), np.array([0.0, 5.0]), 3.0).tolist() == [5.0, 4.5]
+    gain, bias = np.array([10.0, 1.0]), np.array([0.0, 5.0])
+    assert ops.layer_norm(np.array([1.0, -1.0]), gain, bias, 3.0).tolist() == [5.0, 4.5]
 
 
 def test_rms_norm_of_zero_weight_has_unit_root_mean_square():

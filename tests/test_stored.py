@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from npgemma import ops, stored
+
+
+def bf16_bits(x):
+    """Cut float32 to its upper half: the bits of a bfloat16."""
+    return (np.ascontiguousarray(x).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def test_widening_reads_known_bits():
+    # 0x3F80 is 1, 0xC000 is -2, 0x7F80 infinity, 0x0001 the smallest subnormal.
+    bits = np.array([0x3F80, 0xC000, 0x7F80, 0x0001], np.uint16)
+    assert stored.widen(bits).tolist() == [1.0, -2.0, np.inf, 2.0**-133]
+    assert stored.widen(np.float16([1.5])).dtype == np.float32
+    assert stored.widen(np.float64([1.5])).dtype == np.float64
+
+
+# One row and a few take dot products, many take BLAS; 5 columns cannot be read in pairs.
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 40])
+@pytest.mark.parametrize(("F", "D"), [(1, 2), (7, 5), (300, 6), (9, 3000), (700, 1024)])
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_blocks_equal_the_plain_product(num_rows, F, D, kind):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_rows, D)).astype(np.float32)
+    matrix = rng.normal(size=(F, D)).astype(np.float32)
+    weight = bf16_bits(matrix) if kind == "bfloat16" else matrix.astype(np.float16)
+    exact = x.astype(np.float64) @ stored.widen(weight).T.astype(np.float64)
+    bound = D * 2.0**-24 * (np.abs(x) @ np.abs(stored.widen(weight)).T)
+    assert np.all(np.abs(stored.linear(x, weight) - exact) <= bound)
+    assert np.all(np.abs(stored.linear_plain(x, weight) - exact) <= bound)
+
+
+def test_small_blocks_cover_every_row(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(stored, "BLAS_BLOCK", 64)
+    rng = np.random.default_rng(0)
+    weight = bf16_bits(rng.normal(size=(37, 10)).astype(np.float32))
+    for num_rows in (1, 9):
+        x = rng.normal(size=(num_rows, 10)).astype(np.float32)
+        np.testing.assert_allclose(stored.linear(x, weight), stored.linear_plain(x, weight), rtol=1e-5, atol=1e-6)
+
+
+def test_a_matrix_at_an_odd_place_in_a_file_is_read_right():
+    rng = np.random.default_rng(0)
+    buffer = np.zeros(2 + 8 * 6 * 2, np.uint8)
+    weight = buffer[2:].view(np.uint16).reshape(8, 6)
+    weight[...] = bf16_bits(rng.normal(size=(8, 6)).astype(np.float32))
+    x = rng.normal(size=(1, 6)).astype(np.float32)
+    np.testing.assert_allclose(stored.linear(x, weight), stored.linear_plain(x, weight), rtol=1e-5, atol=1e-6)
+
+
+def test_linear_and_embed_take_stored_matrices():
+    table = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    bits = bf16_bits(table)
+    assert ops.embed(np.array([[1]]), bits).tolist() == [[[3.0, 4.0]]]
+    assert ops.linear(np.float32([[[1.0, 1.0]]]), bits, np.float32([10, 20])).tolist() == [[[13.0, 27.0]]]
+
+
+def test_threads_follow_what_blas_was_told(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert stored.num_threads.__wrapped__() == 3
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
+    assert stored.num_threads.__wrapped__() >= 1
