@@ -33,6 +33,14 @@ class PromptError(NpgemmaError, ValueError):
     """A prompt cannot be tokenised as asked."""
 
 
+class OutputError(NpgemmaError, OSError):
+    """A file cannot be written, or another one is in its place."""
+
+
+class PromptTypeError(PromptError, TypeError):
+    """What was given as text is no str."""
+
+
 class WeightError(NpgemmaError, KeyError):
     """A layer asked for a weight that the model does not hold."""
 

@@ -1,0 +1,396 @@
+"""Pictures to pixels, exactly as transformers' SiglipImageProcessorPil gives them for ``PIL.Image.open(file)``.
+
+Five steps: open, make RGB, resize to R x R in uint8 (the aspect ratio is not kept), rescale, normalise. What a step
+loses is never silent: it is refused, or said in a note. Letters: M pictures, R the side of the model's square.
+
+Not supported: pictures of other formats than PNG, JPEG, WebP, BMP and GIF, and the torchvision resize.
+"""
+
+import io
+import json
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor, ImageFile, ImageOps
+
+from npgemma.errors import ConfigError, ImageError
+from npgemma.files import sniff
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+RESAMPLES = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+# Modes that Pillow would convert with a silent loss.
+UNFIT_MODES = {
+    "F": "its pixels are floats; scale them to 0..255 and convert to mode L first",
+    "La": "its alpha is multiplied in already; convert to mode LA first",
+    "RGBa": "its alpha is multiplied in already; convert to mode RGBA first",
+}
+MAX_FILE_BYTES = 1_000_000_000
+EXIF_ORIENTATION = 0x0112
+
+Picture = str | Path | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a picture becomes pixels: the first five fields as in ``preprocessor_config.json``, the rest npgemma's.
+
+    ``size`` is the side the folder asks for, None where it does not say. ``background`` lies under transparent
+    pixels. ``exif`` turns a photograph upright, which the reference does not. ``sixteen_bit`` 'scale' divides 16-bit
+    grey by 257.
+    """
+
+    size: int | None = None
+    resample: str = "bicubic"
+    rescale_factor: float = 1 / 255
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    max_pixels: int = 50_000_000
+    background: str = "white"
+    exif: bool = False
+    frame: int = 0
+    sixteen_bit: str = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.resample not in RESAMPLES:
+            raise ImageError(f"resample is {self.resample!r}; want one of {', '.join(RESAMPLES)}")
+        if self.sixteen_bit not in ("refuse", "scale"):
+            raise ImageError(f"sixteen_bit is {self.sixteen_bit!r}; want 'refuse' or 'scale'")
+        if self.frame < 0 or self.max_pixels < 1:
+            raise ImageError(f"frame is {self.frame}, max_pixels {self.max_pixels}; want >= 0 and >= 1")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError as problem:
+            raise ImageError(
+                f"background is {self.background!r}; want a colour such as 'white' or '#ff8800'"
+            ) from problem
+
+
+def load_pixels(
+    pictures: Picture | Iterable[Picture], size: int, settings: ImageSettings | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Read pictures into the pixels that the vision tower takes.
+
+    Parameters
+    ----------
+    pictures : picture or list of pictures
+        Each a path, the bytes of a file, a PIL image, or an array (H, W, 3) uint8 in the order red, green, blue.
+    size : int
+        R, the side of the square in pixels.
+    settings : ImageSettings, optional
+
+    Returns
+    -------
+    pixels : (M, R, R, 3)
+        float32, in [-1, 1] with the released settings.
+    notes : list of str
+        What was lost or ignored on the way, a sentence each.
+    """
+    settings = settings or ImageSettings()
+    if size < 1 or settings.size not in (None, size):
+        raise ImageError(f"size is {size}, the folder's preprocessor asks for {settings.size}; want one size")
+    if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray):
+        pictures = [pictures]
+    notes: list[str] = []
+    squares = []
+    for index, picture in enumerate(pictures):
+        name = str(picture) if isinstance(picture, str | Path) else f"picture {index}"
+        image = open_picture(picture, name, settings, notes)
+        squares.append(resize(to_rgb(image, name, settings, notes), size, settings.resample))
+    if not squares:
+        return np.zeros((0, size, size, 3), np.float32), notes
+    return normalise(np.stack(squares), settings), notes
+
+
+# --- open ------------------------------------------------------------------------------------------------------------
+
+
+def open_picture(picture: Picture, name: str, settings: ImageSettings, notes: list[str]) -> Image.Image:
+    """Open one picture, decode the frame asked for, and say in ``notes`` what was ignored."""
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, name)
+    if isinstance(picture, Image.Image):
+        image = _loaded(picture, name)
+    elif isinstance(picture, str | Path | bytes):
+        data = picture if isinstance(picture, bytes) else sniff.read_file(Path(picture), MAX_FILE_BYTES, ImageError)
+        image = _decode(data, name, settings, notes)
+    else:
+        raise ImageError(
+            f"{name}: is a {type(picture).__name__}; want a path, the bytes of a file, a PIL image, "
+            "or an array (H, W, 3) of uint8"
+        )
+    _check_size(image, name, settings)
+    if image.info.get("icc_profile"):
+        notes.append(f"{name}: its colour profile (ICC) is ignored, as in transformers")
+    return _upright(image, name, settings, notes)
+
+
+def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -> Image.Image:
+    """Open and decode the bytes of a file."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ImageError(
+            f"{name}: Pillow's LOAD_TRUNCATED_IMAGES is on, so broken files would pass as grey; switch it off"
+        )
+    stream = io.BytesIO(data)
+    # Pillow raises nearly anything on a broken file (OSError, SyntaxError, struct.error, ...), so all is caught here.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size has a stricter limit.
+            image: Image.Image = Image.open(stream, formats=FORMATS)
+    except Image.DecompressionBombError as problem:
+        raise ImageError(f"{name}: is too large: {problem}; want at most {settings.max_pixels:,} pixels") from problem
+    except Exception as problem:
+        kind = sniff.describe(data[:1024]) or f"not an image (its first bytes are {data[:8]!r})"
+        raise ImageError(f"{name}: is {kind}; want PNG, JPEG, WebP, BMP or GIF that opens ({problem})") from problem
+    _check_size(image, name, settings)
+    try:
+        if image.format == "PNG":
+            # Decoding skips the checksums of the pixel data; verify() reads them, and spoils its image.
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+        _select_frame(image, name, settings, notes)
+        image.load()
+    except ImageError:
+        raise
+    except Exception as problem:
+        read = stream.tell()
+        raise ImageError(
+            f"{name}: is broken or truncated: decoding stopped at byte {read:,} of {len(data):,} "
+            f"({100 * read // max(len(data), 1)} % read): {problem}; download or save it again"
+        ) from problem
+    # Byte 24 of a PNG is its bit depth. Pillow keeps the high byte of 16-bit colour, and so does the reference.
+    if image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I"):
+        notes.append(f"{name}: 16 bits a channel were cut to 8, as in transformers")
+    return image
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    """Decode a PIL image that its owner may have opened only."""
+    try:
+        image.load()
+    except Exception as problem:  # As in _decode.
+        raise ImageError(f"{name}: is broken or truncated: {problem}; download or save it again") from problem
+    return image
+
+
+def _check_size(image: Image.Image, name: str, settings: ImageSettings) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: is {width} x {height} pixels; want at least 1 x 1")
+    if width * height > settings.max_pixels:
+        raise ImageError(
+            f"{name}: is {width} x {height} = {width * height:,} pixels; want at most {settings.max_pixels:,}; "
+            "make it smaller, or raise max_pixels (--max-pixels)"
+        )
+
+
+def _select_frame(image: Image.Image, name: str, settings: ImageSettings, notes: list[str]) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if settings.frame >= frames:
+        raise ImageError(f"{name}: has {frames} frames; frame {settings.frame} does not exist, want 0..{frames - 1}")
+    if frames > 1:
+        notes.append(f"{name}: only frame {settings.frame} of its {frames} frames is used; choose with frame (--frame)")
+    if settings.frame:
+        image.seek(settings.frame)
+
+
+def _upright(image: Image.Image, name: str, settings: ImageSettings, notes: list[str]) -> Image.Image:
+    """Turn a photograph as its EXIF says, if the settings ask for it; say so either way."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception as problem:  # Broken EXIF raises nearly anything, and is no reason to refuse the picture.
+        notes.append(f"{name}: its EXIF data cannot be read and is ignored ({problem})")
+        return image
+    if orientation == 1:
+        return image
+    if settings.exif:
+        notes.append(f"{name}: turned upright from EXIF orientation {orientation}, unlike in transformers")
+        return ImageOps.exif_transpose(image)
+    notes.append(f"{name}: EXIF orientation {orientation} is ignored, as in transformers; exif=True (--exif) turns it")
+    return image
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    """Take an array (H, W, 3) of uint8 as a picture; of any other, say how to convert it."""
+    hint = None
+    if array.ndim == 4:
+        hint = "pass a list of pictures: list(array)"
+    elif array.ndim == 2:
+        hint = "make grey into three channels: np.stack([array] * 3, axis=-1)"
+    elif array.ndim == 3 and array.shape[2] != 3 and array.shape[0] == 3:
+        hint = "put channels last: array.transpose(1, 2, 0)"
+    elif array.ndim == 3 and array.shape[2] == 4:
+        hint = "say what lies under its transparent pixels: pass PIL.Image.fromarray(array, 'RGBA')"
+    elif array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        hint = "want height, width, and 3 channels in the order red, green, blue"
+    elif array.dtype == np.uint16:
+        hint = "divide: (array // 257).astype(np.uint8)"
+    elif array.dtype == np.bool_:
+        hint = "multiply: array.astype(np.uint8) * 255"
+    elif array.dtype.kind == "f":
+        hint = "scale to 0..255 and round: np.rint(array * 255).astype(np.uint8) if it is in 0..1 and has no NaN"
+    elif array.dtype != np.uint8:
+        hint = "check that its values are in 0..255, then array.astype(np.uint8)"
+    if hint:
+        raise ImageError(f"{name}: is an array {array.shape} of {array.dtype}; want (H, W, 3) of uint8; {hint}")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+# --- RGB -------------------------------------------------------------------------------------------------------------
+
+
+def to_rgb(image: Image.Image, name: str, settings: ImageSettings, notes: list[str]) -> Image.Image:
+    """Convert a picture of any mode to RGB; transparent pixels are laid on the background."""
+    has_alpha = "A" in image.getbands() or image.info.get("transparency") is not None
+    if image.mode in UNFIT_MODES:
+        raise ImageError(f"{name}: {UNFIT_MODES[image.mode]} (mode {image.mode})")
+    if image.mode.startswith("I"):
+        image = _narrow(image, name, has_alpha, settings, notes)
+    try:
+        if not has_alpha:
+            if image.mode == "CMYK":
+                notes.append(f"{name}: CMYK was converted to RGB without its colour profile, as in transformers")
+            return image.convert("RGB")
+        layer = image.convert("RGBA")
+        if layer.getextrema()[-1] != (255, 255):
+            notes.append(f"{name}: its transparent pixels were laid on {settings.background}")
+        red, green, blue = ImageColor.getrgb(settings.background)[:3]
+        ground = Image.new("RGBA", layer.size, (red, green, blue, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    except (ValueError, TypeError) as problem:
+        raise ImageError(
+            f"{name}: its mode {image.mode} and transparency cannot become RGB: {problem}; convert it first"
+        ) from problem
+
+
+def _narrow(image: Image.Image, name: str, has_alpha: bool, settings: ImageSettings, notes: list[str]) -> Image.Image:
+    """Bring grey of more than 8 bits (modes I and I;16) to 8, if nothing is lost or the settings ask for it."""
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    # 16-bit grey that happens to stay below 256 is a dark picture, not an 8-bit one; mode I has no depth of its own.
+    if image.mode == "I" and 0 <= low and high <= 255:
+        return image
+    if settings.sixteen_bit == "refuse" or low < 0 or high > 65535 or has_alpha:
+        raise ImageError(
+            f"{name}: is grey of more than 8 bits (mode {image.mode}, values {low}..{high}), "
+            "which transformers saturates: all above 255 turns white; "
+            "pass sixteen_bit='scale' (--sixteen-bit scale) to divide 16 bits by 257, or convert it to 8 bits"
+        )
+    notes.append(f"{name}: 16-bit grey was divided by 257, unlike in transformers, which saturates it")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
+# --- resize and normalise --------------------------------------------------------------------------------------------
+
+
+def resize(image: Image.Image, size: int, resample: str) -> np.ndarray:
+    """Resize an RGB picture to (R, R, 3) uint8; Pillow rounds to uint8 after each of its two passes."""
+    return np.asarray(image.resize((size, size), RESAMPLES[resample]))
+
+
+def normalise(squares: np.ndarray, settings: ImageSettings) -> np.ndarray:
+    """Rescale and normalise.
+
+    Parameters
+    ----------
+    squares : (M, R, R, 3)
+        uint8.
+
+    Returns
+    -------
+    pixels : (M, R, R, 3)
+        float32.
+    """
+    # The product is taken in float64 and rounded once: multiplying by float32(1 / 255) misses the reference's bits.
+    levels = (np.arange(256).astype(np.float64) * settings.rescale_factor).astype(np.float32)
+    scaled = levels[squares]
+    pixels: np.ndarray = (scaled - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
+    return pixels
+
+
+# --- settings of a folder --------------------------------------------------------------------------------------------
+
+
+def read_settings(folder: str | Path) -> ImageSettings:
+    """Read the settings a model folder gives, or the released ones where it gives none.
+
+    Notes
+    -----
+    ``preprocessor_config.json``, or as transformers 5 saves it, ``image_processor`` in ``processor_config.json``.
+    """
+    path = Path(folder) / "preprocessor_config.json"
+    fields = _read_object(path)
+    if fields is None:
+        path = Path(folder) / "processor_config.json"
+        fields = (_read_object(path) or {}).get("image_processor")
+    if fields is None:
+        return ImageSettings()
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: image_processor is {fields!r}; want an object")
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if fields.get(key, True) is not True:
+            raise ConfigError(f"{path}: {key} is {fields[key]!r}; npgemma always does this step, want true")
+    return ImageSettings(
+        size=_side(path, fields.get("size")),
+        resample=_resample(path, fields.get("resample")),
+        rescale_factor=_number(path, "rescale_factor", fields.get("rescale_factor", 1 / 255)),
+        mean=_three(path, "image_mean", fields.get("image_mean", 0.5)),
+        std=_three(path, "image_std", fields.get("image_std", 0.5)),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, or None where there is no file."""
+    if not path.exists():
+        return None
+    data = sniff.read_file(path, 10_000_000, ConfigError)
+    try:
+        found = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        kind = sniff.describe(data[:1024]) or "broken JSON"
+        raise ConfigError(f"{path}: is {kind}: {problem}; download it again") from problem
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: holds a JSON {type(found).__name__}; want an object")
+    return found
+
+
+def _side(path: Path, size: Any) -> int | None:
+    if size is None:
+        return None
+    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
+    if type(height) is not int or height != width or not 1 <= height <= 16384:
+        raise ConfigError(f"{path}: size is {size!r}; want equal height and width, whole numbers in 1..16384")
+    return height
+
+
+def _resample(path: Path, code: Any) -> str:
+    if code is None:
+        return "bicubic"
+    for name, resample in RESAMPLES.items():
+        if type(code) is int and code == int(resample):
+            return name
+    known = ", ".join(f"{int(resample)} ({name})" for name, resample in RESAMPLES.items())
+    raise ConfigError(f"{path}: resample is {code!r}; want one of {known}")
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ConfigError(f"{path}: {key} is {value!r}; want a finite number")
+    if key != "image_mean" and not value > 0:
+        raise ConfigError(f"{path}: {key} is {value!r}; want a number above 0")
+    return float(value)
+
+
+def _three(path: Path, key: str, value: Any) -> tuple[float, float, float]:
+    values = value if isinstance(value, list) else [value] * 3
+    if len(values) != 3:
+        raise ConfigError(f"{path}: {key} has {len(values)} values; want 3, one a channel")
+    red, green, blue = (_number(path, key, each) for each in values)
+    return red, green, blue

@@ -1,0 +1,65 @@
+"""What a file really is, told from its first bytes: most broken downloads are whole files of another kind."""
+
+import stat
+from pathlib import Path
+
+from npgemma.errors import NpgemmaError
+
+SIGNATURES = (
+    (b"version https://git-lfs", "a Git-LFS pointer, not the file itself; run `git lfs pull`"),
+    (b"<!doctype html", "an HTML page, saved instead of the file (a login page? log in and download again)"),
+    (b"<html", "an HTML page, saved instead of the file (a login page? log in and download again)"),
+    (b"<svg", "an SVG drawing"),
+    (b"%!ps", "PostScript (EPS)"),
+    (b"%pdf", "a PDF"),
+    (b"simple  =", "a FITS file"),
+    (b"8bps", "a Photoshop file (PSD)"),
+    (b"ii*\0", "a TIFF"),
+    (b"mm\0*", "a TIFF"),
+    (b"pk\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"gguf", "a GGUF file"),
+    (b"\x89png", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+)
+
+
+def describe(head: bytes) -> str | None:
+    """Name the kind of file that begins with ``head``, or None where no signature fits."""
+    if not head:
+        return "an empty file (0 bytes); the download did not finish"
+    start = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signature, kind in SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if head[4:8] == b"ftyp":
+        return "a HEIC/AVIF/MP4 container"
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        return "an SVG drawing"
+    return None
+
+
+def read_file(path: Path, limit: int, error: type[NpgemmaError]) -> bytes:
+    """Read a whole regular file of at most ``limit`` bytes, or raise ``error`` saying why not.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int
+        Bytes; a larger file is refused before it is read.
+    error : type of NpgemmaError
+        What to raise: the caller knows what the file was wanted for.
+    """
+    try:
+        found = path.stat()
+        # A pipe or a device would never end; only a regular file has a size to check.
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"{path}: is not a regular file; give the path of a file")
+        if found.st_size > limit:
+            raise error(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that npgemma reads here")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; check the path") from None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be read: {problem}") from problem
