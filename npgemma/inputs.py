@@ -113,7 +113,26 @@ def check_prompt(ids, soft, token_types, attention_mask, positions, cfg):
     check_positions(positions, ids.shape[1], cfg)
     if not bool(np.all(np.any(attention_mask != 0, axis=1))):
         raise InputError("attention_mask: a row is all padding; want at least one real token in each row")
-    check_image_tokens((ids == cfg.image_token_id) & (token_types == 0), soft, cfg)
+    check_image_tokens(image_places(ids, token_types, cfg), soft, cfg)
+
+
+def image_places(ids, token_types, cfg):
+    """Tell where a soft token goes: at image tokens of the prefix; a generated one is an ordinary id.
+
+    A call without any prefix is Hugging Face 5's plain causal pass, whose pictures stand in the causal part.
+
+    Parameters
+    ----------
+    ids : (B, T)
+    token_types : (B, T)
+    cfg : Config
+
+    Returns
+    -------
+    places : (B, T)
+    """
+    in_prefix = (token_types == 0) | bool(np.all(token_types == 1))
+    return (ids == cfg.image_token_id) & in_prefix
 
 
 def check_image_tokens(image_places, soft, cfg):
@@ -128,7 +147,7 @@ def check_image_tokens(image_places, soft, cfg):
     pictures = 0 if soft is None else soft.shape[0]
     if sum(counts) != pictures * P:
         raise InputError(
-            f"ids: {sum(counts)} image tokens in the prefix, but {pictures} pictures of {P} soft tokens are"
+            f"ids: {sum(counts)} image tokens of pictures, but {pictures} pictures of {P} soft tokens are"
             f" {pictures * P}; want as many"
         )
     if soft is not None and any(count % P for count in counts):

@@ -176,7 +176,7 @@ def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only
     """
     inputs.check_prompt(ids, soft, token_types, attention_mask, positions, cfg)
     ids = w.show("ids", ids)
-    image_places = (ids == cfg.image_token_id) & (token_types == 0)
+    image_places = inputs.image_places(ids, token_types, cfg)
     embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
     spliced = splice(embedded, soft, image_places, w.at("text"))
     places = placed(w, cfg, positions, token_types, attention_mask)

@@ -25,10 +25,10 @@ def ids_with(value):
         ({"ids": PROMPT["ids"].astype(float)}, "ids: came as (2, 11) float64; want integers (B, T), both at least 1"),
         ({"ids": PROMPT["ids"][0]}, "ids: came as (11,) int64; want integers (B, T), both at least 1"),
         ({"ids": [[]]}, "ids: came as (1, 0) float64; want integers (B, T), both at least 1"),
-        ({"pixels": None}, "ids: 8 image tokens in the prefix, but 0 pictures of 4 soft tokens are 0; want as many"),
+        ({"pixels": None}, "ids: 8 image tokens of pictures, but 0 pictures of 4 soft tokens are 0; want as many"),
         (
             {"pixels": np.zeros((2, 2, 9, 9, 3))},
-            "ids: 8 image tokens in the prefix, but 4 pictures of 4 soft tokens are 16; want as many",
+            "ids: 8 image tokens of pictures, but 4 pictures of 4 soft tokens are 16; want as many",
         ),
         (
             {"pixels": np.zeros((1, 2, 9, 9, 3))},
