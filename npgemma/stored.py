@@ -116,7 +116,7 @@ def multiply_blocks(x, weight, y):
     for first in range(0, F, rows):
         bits = weight[first : first + rows]
         block = buffer[: len(bits)]
-        each_thread(len(bits), lambda start, stop: widen_into(block[start:stop], bits[start:stop]))  # noqa: B023
+        each_thread(len(bits), lambda start, stop: widen_into(block[start:stop], bits[start:stop]))
         y[:, first : first + len(bits)] = x @ block.T
 
 

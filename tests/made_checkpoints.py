@@ -13,11 +13,11 @@ from npgemma.weights import schema
 VISION = {
     "model_type": "siglip_vision_model", "hidden_size": 12, "intermediate_size": 14, "num_hidden_layers": 2,
     "num_attention_heads": 2, "image_size": 8, "patch_size": 4, "vision_use_head": False,
-}  # fmt: skip
+}
 TEXT = {
     "vocab_size": 41, "hidden_size": 10, "intermediate_size": 22, "num_hidden_layers": 2, "num_attention_heads": 6,
     "num_key_value_heads": 2, "head_dim": 4,
-}  # fmt: skip
+}
 GEMMA_2 = {"query_pre_attn_scalar": 5, "sliding_window": 3}
 
 

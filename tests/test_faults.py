@@ -180,7 +180,7 @@ REPLACED = {
     "image rows multiplied by sqrt(D)": (
         model, "splice", functools.partial(splice_with_scaled_rows, 0.5), "tiny-2", "text.spliced",
     ),
-}  # fmt: skip
+}
 CONFIGURED = {
     "window on the wrong layers": (windows_on_the_other_layers, "text.blocks.0.attn.probs"),
     "query scale from the head size": (query_scale_from_head_size, "text.blocks.0.attn.scores"),

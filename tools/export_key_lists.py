@@ -26,11 +26,11 @@ from transformers import (
 SMALL_VISION = {
     "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28,
     "patch_size": 14, "vision_use_head": False,
-}  # fmt: skip
+}
 SMALL_TEXT = {
     "vocab_size": 300, "hidden_size": 24, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8,
-}  # fmt: skip
+}
 # Names depend on the number of blocks only, so the released sizes need none of their widths.
 DECODERS = {
     "tiny-1": (GemmaConfig, 2, 2),

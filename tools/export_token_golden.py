@@ -58,7 +58,7 @@ SENTENCES = (
     "Con mèo ngồi bên cửa sổ",
     "1234567890", "3.14159", "x = 1 + 22 - 333", "$5.00 at 12:30", "http://example.org/a?b=c&d=%20",
     "def f(x):\n    return x",
-)  # fmt: skip
+)
 ATOMS = (
     *" abcxyzKQ019.,;:!?-_/\\<>[](){}'\"#@&%$",
     "  ", "   ", " " * 7, " " * 31, " " * 32, " " * 33, " " * 64, "\n", "\n\n", "\n" * 31, "\n" * 33, "\t", "\t\t",
@@ -73,12 +73,12 @@ ATOMS = (
     "<eos>", "<pad>", "<unk>", "<mask>", "<unused0>", "<start_of_turn>", "<table>", "</b>", "[@BOS@]", "<0x41>",
     "<loc", "0512>",
     "cat", " cat", "the", " the ", "ing", "bake", "ti lo", "ranrunran", "aaaa", "ababab", "12", "2024",
-)  # fmt: skip
+)
 PROMPTS = (
     "", "caption en", " caption en ", "detect cat ; dog", "two\nlines", "ends\n", "ends\n\n", "\n", "  ", "猫 😀",
     "a\u2581b",
     "segment cat", "ocr\t", "x" * 40, " " * 40,
-)  # fmt: skip
+)
 SUFFIXES = (None, "", "a cat", "<loc0100><loc0200><loc0300><loc0400> cat", "\n", " leading", "猫", "two\nlines ")
 
 
@@ -106,7 +106,7 @@ def train(settings, rng):
         pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>",
         num_threads=1,
         minloglevel=2,
-    )  # fmt: skip
+    )
     return model.getvalue()
 
 

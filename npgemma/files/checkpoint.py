@@ -241,7 +241,7 @@ def memory_needed(sources: dict[str, Source], parameters: dict[str, Parameter], 
     """Bytes that loading allocates; mapped pages are not counted, since the system can drop and read them again."""
     size = 8 if mode == "float64" else 4
     counts = {name: (source.tensor.end - source.tensor.start) // FLOATS[source.tensor.dtype].itemsize
-              for name, source in sources.items()}  # fmt: skip
+              for name, source in sources.items()}
     widened = [
         size * count for name, count in counts.items() if not stays_stored(sources[name].tensor, parameters[name], mode)
     ]

@@ -21,20 +21,20 @@ GENERATION_CONFIG = "generation_config.json"
 SIGLIP_DEFAULTS = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 16,
-}  # fmt: skip
+}
 GEMMA_DEFAULTS = {
     "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
     "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256,
-}  # fmt: skip
+}
 GEMMA_2_DEFAULTS = {
     "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-}  # fmt: skip
+}
 MOST = {
     "vocab_size": 2**24, "hidden_size": 2**17, "intermediate_size": 2**20, "num_hidden_layers": 1000,
     "num_attention_heads": 4096, "num_key_value_heads": 4096, "head_dim": 2**14, "image_size": 2**14,
     "patch_size": 2**10, "sliding_window": 2**31, "max_position_embeddings": 2**31,
-}  # fmt: skip
+}
 # The id that releases give to `<image>`; transformers' own default, 256000, is `<loc0000>` in every release.
 IMAGE_TOKEN = 257152
 TANH_GELU = "gelu_pytorch_tanh"
@@ -126,7 +126,7 @@ def parse_config(values: dict[str, Any], generation: dict[str, Any] | None = Non
     whole = Section(f"{place}: ", values, {})
     if values.get("model_type") != "paligemma":
         raise ConfigError(f"{place}: model_type={values.get('model_type')!r} is not PaliGemma; want 'paligemma'")
-    if "quantization_config" in values:
+    if whole.get("quantization_config") is not None:
         raise whole.fault("quantization_config", values["quantization_config"], "none: get the unquantised release")
     whole.require("tie_word_embeddings", [True], "the output head is the embedding table")
     vision = parse_vision(whole.child("vision_config", SIGLIP_DEFAULTS))
@@ -142,7 +142,7 @@ def parse_config(values: dict[str, Any], generation: dict[str, Any] | None = Non
         pad_id=special_ids("pad_token_id", 0, sources, text.vocab_size)[0],
         bos_id=special_ids("bos_token_id", 2, sources, text.vocab_size)[0],
         eos_ids=special_ids("eos_token_id", 1, sources, text.vocab_size),
-    )  # fmt: skip
+    )
 
 
 def parse_vision(section: Section) -> VisionConfig:

@@ -97,7 +97,7 @@ def load_pixels(
     settings = settings or ImageSettings()
     if size < 1 or settings.size not in (None, size):
         raise ImageError(f"size is {size}, the folder's preprocessor asks for {settings.size}; want one size")
-    if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray):
+    if isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or not isinstance(pictures, Iterable):
         pictures = [pictures]
     notes: list[str] = []
     squares = []

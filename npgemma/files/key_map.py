@@ -40,7 +40,7 @@ LAYOUTS = {
         "modules of transformers 5.x",
         "model.vision_tower.", "model.multi_modal_projector.", "model.language_model.", "lm_head.weight",
     ),
-}  # fmt: skip
+}
 
 # npgemma's name: PyTorch's below the layout's prefix, big_vision's array (of its last axes, matrices transposed).
 VISION = {

@@ -67,8 +67,8 @@ class MappedFile:
 
     def let_go(self, name: str) -> None:
         """Hand the pages of a tensor that has been read back to the operating system; they can be read again."""
-        if hasattr(self.mapping, "madvise"):
-            tensor = self.tensors[name]
+        tensor = self.tensors[name]
+        if hasattr(self.mapping, "madvise") and tensor.end > tensor.start:
             first_page = tensor.start // mmap.PAGESIZE * mmap.PAGESIZE
             self.mapping.madvise(mmap.MADV_DONTNEED, first_page, tensor.end - first_page)
 

@@ -160,7 +160,7 @@ def test_row_76_a_sentencepiece_model_of_another_kind_is_refused(tmp_path, optio
         "model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False, "remove_extra_whitespaces": False,
         "normalization_rule_name": "identity", "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>",
         "eos_piece": "<eos>", "bos_piece": "<bos>", "vocab_size": 320, "hard_vocab_limit": False, "minloglevel": 2,
-    }  # fmt: skip
+    }
     words = ("one two three four five six seven eight", "the cat sat on the mat") * 20
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words), model_writer=model, **{**settings, **options}

@@ -294,6 +294,14 @@ def test_row_20_large_mapped_files_are_not_read_whole(tmp_path, monkeypatch):
     assert "the first at (2, 4)" in refusal(tmp_path)
 
 
+def test_row_20_float32_files_are_read_whole_before_use_however_large(tmp_path, monkeypatch):
+    named = tensors()
+    named[Q][1][2, 4] = np.nan
+    write_folder(tmp_path, named=named)
+    monkeypatch.setattr(checkpoint, "SMALL_FILE", 100)
+    assert "the first at (2, 4)" in refusal(tmp_path)
+
+
 def test_row_42_too_little_memory_is_told_before_loading(tmp_path, monkeypatch):
     write_folder(tmp_path, dtype="BF16")
     monkeypatch.setattr(checkpoint, "available_memory", lambda: 10_000)

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_checkpoints import DELIBERATE_NULL, config_json
 
 from npgemma.config import VARIANTS
 from npgemma.errors import ConfigError
 from npgemma.files.hf_config import parse_config, read_config
+from npgemma.weights import schema
 
 # As the first releases have it: no head_dim, no hidden_act, no layer_norm_eps, no image_size.
 RELEASE_1 = {
@@ -22,7 +25,7 @@ RELEASE_1 = {
         "num_attention_heads": 16, "num_hidden_layers": 27, "num_image_tokens": 256, "patch_size": 14,
         "projection_dim": 2048, "projector_hidden_act": "gelu_fast", "vision_use_head": False,
     },
-}  # fmt: skip
+}
 
 # What transformers 4.49.0 saved: only what differs from its own defaults.
 SAVED_BY_4_49 = {
@@ -39,7 +42,7 @@ SAVED_BY_4_49 = {
         "num_attention_heads": 3, "num_hidden_layers": 2, "patch_size": 14, "projection_dim": 24,
         "vision_use_head": False,
     },
-}  # fmt: skip
+}
 
 # The same model, saved by 5.23.0.
 SAVED_BY_5_23 = {
@@ -62,7 +65,7 @@ SAVED_BY_5_23 = {
         "num_attention_heads": 3, "num_channels": 3, "num_hidden_layers": 2, "patch_size": 14, "projection_dim": 24,
         "vision_use_head": False,
     },
-}  # fmt: skip
+}
 
 
 def refusal(values, generation=None):
@@ -263,6 +266,34 @@ def test_rows_35_and_36_broken_json(tmp_path, text, fault):
     with pytest.raises(ConfigError) as caught:
         read_config(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "config.json")) and fault in str(caught.value)
+
+
+SECTIONS = st.sampled_from([(), ("text_config",), ("vision_config",), ("text_config", "rope_parameters")])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([1, 2, 4, 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.data())
+def test_any_value_anywhere_is_refused_or_gives_a_whole_configuration(data):
+    values = config_json(2, text={"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}})
+    for _ in range(data.draw(st.integers(1, 3))):
+        section = values
+        for name in data.draw(SECTIONS):
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            keys = [*SAVED_BY_5_23, *SAVED_BY_5_23["text_config"], *SAVED_BY_5_23["vision_config"], "rope_theta"]
+            section[data.draw(st.sampled_from(keys))] = data.draw(ANY_JSON)
+    try:
+        cfg = parse_config(values)
+    except ConfigError as error:
+        assert "want" in str(error) and len(str(error)) < 400
+        return
+    assert all(size > 0 for one in schema(cfg).values() for size in one.shape)
+    assert cfg.text.query_scale > 0 and len(cfg.text.layer_windows) == cfg.text.depth
 
 
 def test_folder_is_read_with_its_generation_config(tmp_path):

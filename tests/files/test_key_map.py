@@ -92,10 +92,41 @@ def test_same_key_means_other_norms_in_the_two_generations():
     assert key_map.ours_by_key(tiny("tiny-2"))[key] == "text.blocks.0.attn_post_norm.weight"
 
 
+def test_each_row_of_the_table_means_what_it_says():
+    """Shapes cannot tell queries from keys, or gate from up: the words must be the same ones."""
+    words = {
+        "vision.blocks.1.attn.q.bias": ("self_attn.q_proj.bias", "MultiHeadDotProductAttention_0/query/bias[1]"),
+        "vision.blocks.1.attn.k.weight": ("self_attn.k_proj.weight", "MultiHeadDotProductAttention_0/key/kernel[1]"),
+        "vision.blocks.1.attn.v.weight": ("self_attn.v_proj.weight", "MultiHeadDotProductAttention_0/value/kernel[1]"),
+        "vision.blocks.1.attn.out.weight": ("self_attn.out_proj.weight", "Attention_0/out/kernel[1]"),
+        "vision.blocks.1.attn_norm.weight": ("layer_norm1.weight", "LayerNorm_0/scale[1]"),
+        "vision.blocks.1.mlp_norm.bias": ("layer_norm2.bias", "LayerNorm_1/bias[1]"),
+        "vision.blocks.1.mlp.up.weight": ("mlp.fc1.weight", "MlpBlock_0/Dense_0/kernel[1]"),
+        "vision.blocks.1.mlp.out.weight": ("mlp.fc2.weight", "MlpBlock_0/Dense_1/kernel[1]"),
+        "vision.norm.weight": ("post_layernorm.weight", "img/Transformer/encoder_norm/scale"),
+        "vision.norm.bias": ("post_layernorm.bias", "img/Transformer/encoder_norm/bias"),
+        "connector.out.weight": ("multi_modal_projector.linear.weight", "img/head/kernel"),
+        "text.norm.weight": ("language_model.norm.weight", "llm/final_norm/scale"),
+        "text.embedded.weight": ("embed_tokens.weight", "llm/embedder/input_embedding"),
+        "text.blocks.1.attn_norm.weight": ("1.input_layernorm.weight", "layers/pre_attention_norm/scale[1]"),
+        "text.blocks.1.attn_post_norm.weight": ("1.post_attention_layernorm.weight", "post_attention_norm/scale[1]"),
+        "text.blocks.1.mlp_norm.weight": ("1.pre_feedforward_layernorm.weight", "pre_ffw_norm/scale[1]"),
+        "text.blocks.1.mlp_post_norm.weight": ("1.post_feedforward_layernorm.weight", "post_ffw_norm/scale[1]"),
+        "text.blocks.1.attn.q.weight": ("self_attn.q_proj.weight", "llm/layers/attn/q_einsum/w[1]"),
+        "text.blocks.1.attn.k.weight": ("self_attn.k_proj.weight", "llm/layers/attn/kv_einsum/w[1,0]"),
+        "text.blocks.1.attn.v.weight": ("self_attn.v_proj.weight", "llm/layers/attn/kv_einsum/w[1,1]"),
+        "text.blocks.1.attn.out.weight": ("self_attn.o_proj.weight", "llm/layers/attn/attn_vec_einsum/w[1]"),
+        "text.blocks.1.mlp.gate.weight": ("mlp.gate_proj.weight", "llm/layers/mlp/gating_einsum[1,0]"),
+        "text.blocks.1.mlp.up.weight": ("mlp.up_proj.weight", "llm/layers/mlp/gating_einsum[1,1]"),
+        "text.blocks.1.mlp.out.weight": ("mlp.down_proj.weight", "llm/layers/mlp/linear[1]"),
+    }
+    cfg = tiny("tiny-2")
+    keys, names = key_map.keys(cfg, "C"), key_map.names(cfg)
+    for ours, (module, array) in words.items():
+        assert keys[ours].endswith(module) and names[ours].big_vision.endswith(array), ours
+
+
 def test_big_vision_places_are_one_to_one_too():
     for cfg in (tiny("tiny-1"), tiny("tiny-2")):
         places = [other.big_vision for other in key_map.names(cfg).values()]
         assert len(set(places)) == len(places)
-    names = key_map.names(cfg)
-    assert names["text.blocks.1.attn.v.weight"].big_vision == "llm/layers/attn/kv_einsum/w[1,1]"
-    assert names["vision.blocks.0.mlp.out.bias"].big_vision == "img/Transformer/encoderblock/MlpBlock_0/Dense_1/bias[0]"

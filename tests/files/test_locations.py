@@ -91,7 +91,9 @@ def test_json_says_label_box_and_reason():
 
 
 @given(
-    st.lists(st.tuples(*[st.integers(0, 1023)] * 4, st.sampled_from(["", "cat", "red car"]), st.booleans()), max_size=4),
+    st.lists(
+        st.tuples(*[st.integers(0, 1023)] * 4, st.sampled_from(["", "cat", "red car"]), st.booleans()), max_size=4
+    ),
     st.integers(1, 5000),
     st.integers(1, 5000),
     st.sampled_from([1023, 1024]),

@@ -1,0 +1,112 @@
+"""The command: which verbs there are, what becomes of an error, and the exit codes.
+
+Each verb is a module of :mod:`npgemma.verbs` with two functions: ``add(subparsers)`` describes its arguments,
+``run(args)`` does it and returns the exit code.  Only the verb that was asked for is imported.
+"""
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from npgemma.errors import CheckpointError, ConfigError, ImageError, NpgemmaError, TokenizerError
+
+DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
+
+VERBS = ("generate", "score", "trace", "step", "names", "plan", "doctor")
+
+# These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
+FILE_ERRORS = (CheckpointError, ConfigError, ImageError, TokenizerError)
+
+DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look at every tensor on the way.
+
+  npgemma generate                          the model and a picture in the box
+  npgemma generate cat.jpg "caption en"     the same model, your picture
+  npgemma generate cat.jpg "detect cat" --model google/paligemma2-3b-mix-224
+
+Nothing is ever downloaded: --model takes a folder, or a hub id that lies in the local Hugging Face cache."""
+
+EPILOG = "exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes end with exit code 1, since 2 stands for a broken file."""
+
+    def error(self, message):
+        self.exit(WRONG_INPUT, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name; those of the process if left out.
+
+    Returns
+    -------
+    code : int
+        0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = run(words)
+        sys.stdout.flush()  # a closed pipe shall show itself here, not in the interpreter's last breath
+        return code
+    except SystemExit as end:  # argparse ends so, after --help and after a mistake
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        return complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        silence_stdout()
+        return INTERRUPTED
+    except FILE_ERRORS as error:
+        return complain(error, BROKEN_FILE)
+    except (NpgemmaError, NotImplementedError) as error:
+        return complain(error, WRONG_INPUT)
+    except OSError as error:
+        return complain(f"{error.filename or 'output'}: {error.strerror or error}", WRONG_INPUT)
+    except MemoryError as error:
+        advice = "'npgemma plan' tells what a model needs; --dtype bfloat16 halves it"
+        return complain(f"not enough memory ({error or 'an array could not be made'}); {advice}", WRONG_INPUT)
+
+
+def run(words: Sequence[str]) -> int:
+    """Parse the words of a command and do it."""
+    named = [word for word in words if word in VERBS][:1]
+    parser = build_parser(named or VERBS)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        Parser(" ".join(["npgemma", *named])).error(f"unknown arguments: {' '.join(unknown)}")
+    if args.run is None:
+        parser.print_help()
+        return DONE
+    code: int = args.run(args)
+    return code
+
+
+def build_parser(verbs: Iterable[str] = VERBS) -> Parser:
+    """Describe the command, with the arguments of ``verbs``."""
+    parser = Parser("npgemma", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
+    for verb in verbs:
+        importlib.import_module(f"npgemma.verbs.{verb}").add(subparsers)
+    return parser
+
+
+def complain(message: object, code: int) -> int:
+    """Say on stderr, in one line, why the command ends."""
+    line = " ".join(str(message).split())
+    with contextlib.suppress(OSError):
+        print(f"npgemma: {line}", file=sys.stderr)
+    return code
+
+
+def silence_stdout() -> None:
+    """Point standard output at nothing: its reader has gone, and Python flushes it once more at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

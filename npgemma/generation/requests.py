@@ -1,0 +1,181 @@
+"""From pictures and prompts to a batch that the model can read, and its prefill.
+
+Letters: B requests, M pictures of one, I different pictures of all, R image side, P patches, D width, T length of the
+longest prompt, V vocabulary.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from npgemma import inputs
+from npgemma import model as paligemma
+from npgemma.cache import State
+from npgemma.errors import InputError
+from npgemma.files.image import load_pixels
+from npgemma.files.prompt import build_prompt
+from npgemma.generation.settings import check_whole
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question.
+
+    Parameters
+    ----------
+    image : picture or list of pictures, optional
+        Each a path, the bytes of a file, a PIL image, or an array (H, W, 3) of uint8.  None: text only.
+    prompt : str
+        One newline is appended, as Hugging Face does.
+    ids : sequence of int, optional
+        Instead of a prompt: all ids, with an image token wherever a soft token goes.  Needs no tokenizer.
+    pixels : (M, R, R, 3), optional
+        Instead of ``image``: floats in [-1, 1], as the vision tower takes them.
+    specials : {'refuse', 'allow'}
+        Whether the prompt may hold tokens such as ``<loc0512>``.
+    """
+
+    image: Any = None
+    prompt: str = ""
+    ids: Sequence[int] | None = None
+    pixels: Any = None
+    specials: str = "refuse"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A request in numbers: its ids, its pictures, what its user should know, and the pictures as they were given."""
+
+    ids: list[int]
+    pixels: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    image: Any = None
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """What steps go on from, a row a request.
+
+    Parameters
+    ----------
+    logits : (B, V)
+        Of the first token of each answer.
+    state : State
+    positions : (B)
+        Of the first token of each answer.
+    seconds : dict of str to float
+    """
+
+    logits: np.ndarray
+    state: State
+    positions: np.ndarray
+    seconds: dict[str, float]
+
+
+def prepare(model: paligemma.Model, request: Request) -> Ready:
+    """Read the pictures and tokenise the prompt.
+
+    Raises
+    ------
+    InputError
+        If the request gives a thing twice, or a prompt to a model without a tokenizer.
+    """
+    R, P = model.config.vision.image_size, model.config.vision.num_patches
+    if request.image is not None and request.pixels is not None:
+        raise InputError("image and pixels are both given; want one of them")
+    notes: list[str] = []
+    if request.pixels is not None:
+        pixels = np.asarray(request.pixels)
+        if pixels.ndim != 4 or pixels.shape[1:] != (R, R, 3):
+            raise InputError(f"pixels: came as {pixels.shape}; want (pictures of the prompt, {R}, {R}, 3)")
+    else:
+        pixels, notes = load_pixels([] if request.image is None else request.image, R, model.image_settings)
+    if request.ids is not None:
+        if request.prompt:
+            raise InputError("prompt and ids are both given; want one of them")
+        return Ready(checked_ids(request.ids), pixels, notes, request.image)
+    if model.tokenizer is None:
+        raise InputError("the model has no tokenizer, so it takes no prompt; pass ids")
+    context = model.config.text.max_positions
+    prompt = build_prompt(model.tokenizer, request.prompt, len(pixels), P, specials=request.specials, context=context)
+    return Ready(prompt.ids, pixels, [*notes, *prompt.notes], request.image)
+
+
+def checked_ids(ids: Any) -> list[int]:
+    """Give ids as a list, if they are one; the model itself holds them against its vocabulary."""
+    if isinstance(ids, str) or not hasattr(ids, "__len__") or not len(ids):
+        raise InputError(f"ids: came as {ids!r}; want a list of whole numbers, at least one")
+    for token in ids:
+        check_whole("ids", token, 0)
+    return [int(token) for token in ids]
+
+
+def look(w, cfg, requests: Sequence[Ready]):
+    """Run the vision tower once for each different picture.
+
+    Parameters
+    ----------
+    w : Weights
+    cfg : Config
+    requests : sequence of Ready
+
+    Returns
+    -------
+    soft : (pictures of all requests, P, D) or None
+        In the order of the rows; requests about one picture share what was seen.
+    """
+    pictures = [picture for request in requests for picture in request.pixels]
+    if not pictures:
+        return None
+    place_of: dict[bytes, int] = {}
+    places = [place_of.setdefault(picture.tobytes(), len(place_of)) for picture in pictures]
+    different = np.stack([pictures[places.index(place)] for place in range(len(place_of))])
+    return paligemma.see(w, cfg, different)[np.array(places)]
+
+
+def prefill(model: paligemma.Model, requests: Sequence[Ready], observe=None) -> Prefilled:
+    """Read all prompts at once, shorter ones padded on the left.
+
+    Parameters
+    ----------
+    model : Model
+    requests : sequence of B Ready
+    observe : callable, optional
+        Sees each tensor, as in :func:`npgemma.forward`.
+
+    Returns
+    -------
+    prefilled : Prefilled
+    """
+    cfg = model.config
+    w = model.weights if observe is None else model.weights.watched_by(observe)
+    started = time.perf_counter()
+    soft = look(w, cfg, requests)
+    seen = time.perf_counter()
+    ids, attention_mask = pad_left([request.ids for request in requests], cfg.pad_id)
+    positions = inputs.counted_positions(attention_mask, cfg)
+    logits, state = paligemma.prefill(w, cfg, ids, soft, np.zeros_like(ids), attention_mask, positions, last_only=True)
+    seconds = {"vision": seen - started, "prefill": time.perf_counter() - seen}
+    return Prefilled(logits[:, 0], state, positions[:, -1] + 1, seconds)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int):
+    """Give rows of one length, and where they are real.
+
+    Returns
+    -------
+    ids : (B, T)
+    attention_mask : (B, T)
+        0 for padding, 1 for real ids.
+
+    Notes
+    -----
+    Padding gets token type 0 like the prompt; nobody looks at it.
+    """
+    T = max(len(row) for row in rows)
+    ids = np.array([[pad_id] * (T - len(row)) + list(row) for row in rows], dtype=np.int64)
+    attention_mask = np.array([[0] * (T - len(row)) + [1] * len(row) for row in rows], dtype=np.int64)
+    return ids, attention_mask

@@ -1,0 +1,189 @@
+"""Many questions from a file, their answers into another, a JSON object a line, in order.
+
+An interrupted run goes on where it ended: answers that are already in the output file are not computed again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from npgemma.errors import InputError, NpgemmaError
+from npgemma.generation.answers import Answer
+from npgemma.generation.generate import generate_batch
+from npgemma.generation.requests import Request
+from npgemma.model import Model
+from npgemma.progress import Progress
+from npgemma.verbs.answer_fields import answer_fields
+
+OURS = ("image", "prompt", "ids")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A line of the input: its number from 1, what it holds, and the request, or why it is none."""
+
+    line: int
+    fields: dict[str, Any]
+    request: Request | None = None
+    error: str = ""
+
+
+def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Answer all questions of ``args.batch``.
+
+    Returns
+    -------
+    code : int
+        1 where some lines could not be answered: each says so itself, in its place.
+
+    Raises
+    ------
+    InputError
+        If the questions cannot be read, or the output holds answers to others.
+    """
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size: came as {args.batch_size}; want 1 or more")
+    questions = read_questions(args.batch, "allow" if args.allow_specials else "refuse")
+    mark = mark_of(args, settings)
+    done = finished_lines(args.output, questions, mark)
+    failed = 0
+    with opened(args.output) as output, Progress("answering") as progress:
+        for start in range(done, len(questions), args.batch_size):
+            progress(start, len(questions))
+            group = questions[start : start + args.batch_size]
+            for question, answer in zip(group, answer_group(model, group, settings), strict=True):
+                failed += isinstance(answer, str)
+                write_line(output, {"line": question.line, "question": question.fields, **outcome(answer), "run": mark})
+    if failed:
+        print(
+            f"npgemma: {failed} of {len(questions) - done} lines could not be answered; see their 'error'",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def read_questions(name: str, specials: str) -> list[Question]:
+    """Read the lines of a file, or of standard input for ``-``; blank ones are passed over."""
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as problem:
+        raise InputError(f"--batch {name}: cannot be read: {problem.strerror}") from None
+    lines = enumerate(data.split(b"\n"), start=1)
+    return [read_question(number, line, specials) for number, line in lines if line.strip()]
+
+
+def read_question(number: int, line: bytes, specials: str) -> Question:
+    """Read one line; what is wrong with it is kept, so that the other lines are answered."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as problem:
+        return Question(number, {}, error=f"not JSON: {problem}")
+    if not isinstance(fields, dict):
+        return Question(number, {}, error=f"a JSON {type(fields).__name__}; want an object")
+    image, prompt, ids = (fields.get(name) for name in OURS)
+    if not (
+        image is None or isinstance(image, str) or (isinstance(image, list) and all(isinstance(i, str) for i in image))
+    ):
+        return Question(number, fields, error="image: want the path of a picture, a list of them, or null")
+    if image == "-" or (isinstance(image, list) and "-" in image):
+        return Question(number, fields, error="image: standard input cannot be read for each line; want a path")
+    request = Request(image, "" if prompt is None else prompt, ids, specials=specials)
+    return Question(number, fields, request)
+
+
+def answer_group(model: Model, group: list[Question], settings: dict[str, Any]) -> list[Answer | str]:
+    """Answer questions side by side; where that fails, one by one, so that one bad question spoils no other.
+
+    Returns
+    -------
+    answers : list of (Answer or str)
+        A string is the reason why there is no answer.
+    """
+    requests = [question.request for question in group if question.request is not None]
+    if len(requests) == len(group):
+        try:
+            return list(generate_batch(model, requests, **settings))
+        except NpgemmaError as problem:
+            if len(group) == 1:
+                return [str(problem)]
+    elif len(group) == 1:
+        return [group[0].error]
+    return [answer_group(model, [question], settings)[0] for question in group]
+
+
+def outcome(answer: Answer | str) -> dict[str, Any]:
+    """Give the part of an output line that the model made."""
+    if isinstance(answer, str):
+        return {"error": " ".join(answer.split())}
+    return answer_fields(answer) | {"notes": answer.notes}
+
+
+def write_line(output: TextIO, fields: dict[str, Any]) -> None:
+    """Write one line so that it is on the disk whole or, cut by an accident, without its end."""
+    output.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    output.flush()
+    if output is not sys.stdout:
+        os.fsync(output.fileno())
+
+
+@contextmanager
+def opened(name: str | None) -> Iterator[TextIO]:
+    """Open the output for adding to it; standard output if there is no name."""
+    if name is None:
+        yield sys.stdout
+        return
+    with Path(name).open("a", encoding="utf-8") as output:
+        yield output
+
+
+def mark_of(args: argparse.Namespace, settings: dict[str, Any]) -> str:
+    """Give a short mark of the model and the settings, so that answers of different runs are not mixed."""
+    chosen = {name: value for name, value in settings.items() if name != "allowed"}
+    whole = [args.model, args.dtype, args.precision, args.boxes_only, args.allow_specials, chosen]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def finished_lines(name: str | None, questions: list[Question], mark: str) -> int:
+    """Count the answers that the output holds already; a line without its end is cut off.
+
+    Raises
+    ------
+    InputError
+        If they are answers to other questions, or of another model or other settings.
+    """
+    path = None if name is None else Path(name)
+    if path is None or not path.exists():
+        return 0
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.splitlines()
+    for line, question in zip(lines, questions, strict=False):
+        check_finished(path, line, question, mark)
+    if len(lines) > len(questions):
+        raise InputError(f"{path}: holds {len(lines)} answers to {len(questions)} questions; choose another --output")
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return len(lines)
+
+
+def check_finished(path: Path, line: bytes, question: Question, mark: str) -> None:
+    """Refuse an output line that does not answer ``question`` in this run."""
+    try:
+        found = json.loads(line)
+        same = found["line"] == question.line and found["question"] == question.fields
+        same_run = found["run"] == mark
+    except (ValueError, KeyError, TypeError):
+        same = same_run = False
+    if not same:
+        raise InputError(
+            f"{path}: its line does not answer line {question.line} of the questions; choose another --output"
+        )
+    if not same_run:
+        raise InputError(f"{path}: was made by another model or other settings; choose another --output")

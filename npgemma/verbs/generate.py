@@ -1,0 +1,220 @@
+"""``npgemma generate``: the answer to a prompt about a picture, as it comes."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from npgemma.errors import InputError
+from npgemma.generation.answers import Answer, Token
+from npgemma.generation.constraints import Detections
+from npgemma.generation.generate import generate_batch
+from npgemma.generation.places import original
+from npgemma.generation.requests import Ready, prepare
+from npgemma.generation.settings import DEFAULT_NEW_TOKENS
+from npgemma.model import Model
+from npgemma.progress import Progress
+from npgemma.show.draw import draw_boxes
+from npgemma.verbs.answer_fields import answer_fields
+from npgemma.verbs.batch_file import answer_file
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
+
+WORDS = "[IMAGE] [PROMPT]"
+DRAWINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+DESCRIPTION = """Answer a prompt about a picture, and stream the answer.
+
+  npgemma generate                                        a picture in the box
+  npgemma generate cat.jpg                                a caption
+  npgemma generate cat.jpg "answer en what is on the table?"
+  npgemma generate cat.jpg "detect cat ; dog" --boxes-only --draw boxes.png
+  npgemma generate cat.jpg "caption en" --temperature 0.8 --top-p 0.9 --seed 7
+  npgemma generate cat.jpg "caption en" --beams 4 -n 4    the four best beams
+  curl -s example.org/cat.jpg | npgemma generate - "ocr"
+  npgemma generate --batch questions.jsonl -o answers.jsonl
+
+PaliGemma was trained on prompts such as: caption LANGUAGE; answer LANGUAGE QUESTION; detect OBJECT ; OBJECT;
+segment OBJECT; ocr.  LANGUAGE is a code: en, de, fr, ...  Prompts end without a question's small talk."""
+
+BATCH_HELP = """questions, a JSON object a line: {"image": "cat.jpg", "prompt": "caption en"}; "image" may be a list of
+pictures or null, "ids" may stand instead of "prompt", other keys are allowed; each answer comes with its question"""
+
+
+def add(subparsers) -> None:
+    """Describe the verb."""
+    parser = add_verb(subparsers, "generate", "answer a prompt about a picture, streamed", DESCRIPTION, run, WORDS)
+    add_question_options(parser)
+    add_choice_options(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    group.add_argument("--draw", metavar="OUT.png", help="draw the boxes of the answer on the picture")
+    group.add_argument("--batch", metavar="FILE.jsonl", help=BATCH_HELP)
+    group.add_argument(
+        "--batch-size", type=int, default=4, metavar="N", help="questions read side by side (default: 4)"
+    )
+    group.add_argument("-o", "--output", metavar="FILE.jsonl",
+                       help="answers of --batch; if it holds some already, only the others are computed")
+    add_model_options(parser)
+
+
+def add_choice_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how tokens are chosen."""
+    group = parser.add_argument_group("how tokens are chosen (greedy, unless drawing or beams are asked for)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help=f"longest answer (default: {DEFAULT_NEW_TOKENS})")
+    group.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before")
+    group.add_argument("--temperature", type=float, metavar="T", help="draw tokens; below 1 sharper, above 1 wilder")
+    group.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens")
+    group.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest that together reach P")
+    group.add_argument(
+        "--min-p", type=float, metavar="P", help="draw among those at least P times as likely as the first"
+    )
+    group.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: repeat less")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    group.add_argument("--beams", type=int, default=1, metavar="N", help="beam search")
+    group.add_argument(
+        "--length-penalty", type=float, default=1.0, metavar="X", help="of beams: above 0 favours length"
+    )
+    group.add_argument("-n", type=int, default=1, metavar="N", help="several answers: draws, or the best beams")
+    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+    group.add_argument("--stop-id", action="append", type=int, metavar="ID", help="end with this id (repeatable)")
+    group.add_argument(
+        "--suppress-id", action="append", type=int, default=[], metavar="ID", help="never choose this id"
+    )
+    group.add_argument("--boxes-only", action="store_true", help="hold a 'detect' answer to what parses as boxes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer, and return the exit code."""
+    if args.batch is not None:
+        refuse_beside_batch(args)
+        model, _ = load_model(args)
+        return answer_file(model, args, settings_of(args, model))
+    if args.output is not None:
+        raise InputError("--output: holds the answers of --batch; one answer goes to standard output")
+    request = request_of(args)
+    if args.draw is not None:
+        check_drawing(args.draw, request.image)
+    model, load_seconds = load_model(args)
+    settings = settings_of(args, model)
+    ready = prepare(model, request)
+    heard = Heard(streams=not args.json and model.tokenizer is not None)
+    try:
+        answer = ask(model, ready, settings, heard)
+    except KeyboardInterrupt:
+        if heard.tokens or args.json:
+            show(heard.answer(ready), args, {"load": load_seconds}, heard)
+        raise
+    show(answer, args, {"load": load_seconds}, heard)
+    if args.draw is not None:
+        draw(args.draw, model, answer, request.image)
+    return 0
+
+
+def settings_of(args: argparse.Namespace, model: Model) -> dict[str, Any]:
+    """Give the settings of generation that the options name."""
+    settings: dict[str, Any] = {
+        "max_new_tokens": args.max_tokens,
+        "min_new_tokens": args.min_tokens,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "min_p": args.min_p,
+        "repetition_penalty": args.repetition_penalty,
+        "seed": args.seed,
+        "num_beams": args.beams,
+        "length_penalty": args.length_penalty,
+        "num_return": args.n,
+        "stop": args.stop,
+        "stop_ids": args.stop_id,
+        "suppress_ids": args.suppress_id,
+    }
+    if args.boxes_only:
+        if model.tokenizer is None:
+            raise InputError("--boxes-only: the model has no tokenizer, so its places are not known")
+        settings["allowed"] = Detections(model.tokenizer, args.stop_id or model.config.eos_ids)
+    return settings
+
+
+class Heard:
+    """What has come of an answer so far; written to standard output at once if it ``streams``."""
+
+    def __init__(self, streams: bool) -> None:
+        self.streams = streams
+        self.tokens: list[Token] = []
+        self.progress = Progress("reading the picture and the prompt")
+
+    def __call__(self, token: Token) -> None:
+        self.progress.wipe()
+        self.tokens.append(token)
+        if self.streams and token.text:
+            sys.stdout.write(token.text)
+            sys.stdout.flush()
+
+    def answer(self, ready: Ready) -> Answer:
+        """Give what there is, when nothing more will come."""
+        ids, texts, logprobs = zip(*self.tokens, strict=True) if self.tokens else ((), (), ())
+        return Answer("".join(texts), ids, "interrupted", logprobs, tuple(ready.ids), sum(logprobs), tuple(ready.notes))
+
+
+def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard) -> Answer:
+    """Generate, streaming where one answer grows token by token."""
+    one = settings["num_beams"] == 1 and settings["num_return"] == 1
+    heard.streams = heard.streams and one
+    with heard.progress:
+        return generate_batch(model, [ready], on_token=heard if one else None, **settings)[0]
+
+
+def show(answer: Answer, args: argparse.Namespace, seconds: dict[str, float], heard: Heard) -> None:
+    """Print the answer, or what of it has not been streamed yet."""
+    if args.json:
+        print(json.dumps(as_object(answer, seconds), ensure_ascii=False))
+        return
+    if heard.streams:
+        print()
+    elif not answer.text and answer.ids:
+        print(*[" ".join(map(str, each.ids)) for each in (answer, *answer.others)], sep="\n")
+    else:
+        print(*[each.text for each in (answer, *answer.others)], sep="\n")
+    tell(answer.notes)
+    tell([f"{each.text!r} is no box: {each.reason}" for each in answer.unread])
+    if answer.finish_reason == "length":
+        tell([f"the answer was cut after {len(answer.ids)} tokens; --max-tokens lets it go on"])
+
+
+def as_object(answer: Answer, seconds: dict[str, float]) -> dict[str, Any]:
+    """Give an answer as a JSON object."""
+    whole = {"prompt_ids": answer.prompt_ids, "seconds": seconds | answer.seconds, "notes": answer.notes}
+    return answer_fields(answer) | whole
+
+
+def check_drawing(name: str, image: list[Any] | None) -> None:
+    """Refuse, before anything is computed, what could not be drawn at its end."""
+    if Path(name).suffix.lower() not in DRAWINGS:
+        raise InputError(f"--draw {name}: want a name that ends in {', '.join(DRAWINGS)}")
+    if image is None or len(image) != 1:
+        raise InputError("--draw: boxes are drawn on one picture; give one, and only one")
+
+
+def draw(name: str, model: Model, answer: Answer, image: list[Any] | None) -> None:
+    """Draw the boxes of an answer on its picture; what stood under the name stays until all is written."""
+    picture = original(model, image)
+    if picture is None:
+        return
+    if not answer.boxes:
+        tell(["the answer has no boxes: the picture is drawn without"])
+    path = Path(name)
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        draw_boxes(picture, answer.boxes).save(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def refuse_beside_batch(args: argparse.Namespace) -> None:
+    """Refuse what makes no sense for many questions."""
+    for name in ("image", "prompt", "ids", "draw"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--batch: the questions are in {args.batch}; leave out {name}")

@@ -1,0 +1,166 @@
+"""What several verbs share: the options that choose a model and a question, loading the one and reading the other."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from npgemma.errors import InputError
+from npgemma.files.image import RESAMPLES, ImageSettings
+from npgemma.files.loading import DTYPES, TINY, load
+from npgemma.generation.requests import Request
+from npgemma.model import Model
+from npgemma.precision import PRECISIONS
+from npgemma.progress import Progress
+
+IN_THE_BOX = (
+    "this is the tiny model in the box, which knows coloured shapes and short words only. "
+    "A released one: --model google/paligemma2-3b-mix-224 (from the local Hugging Face cache) or --model FOLDER"
+)
+DEFAULT_PROMPT = "caption en"
+
+
+def add_verb(
+    subparsers, name: str, help: str, description: str, run: Callable[..., int], words: str | None = None
+) -> argparse.ArgumentParser:
+    """Add a verb whose description keeps its line breaks, so that examples can stand in it.
+
+    ``words`` is how its usage is written, where it has more options than a line holds: ``[IMAGE] [PROMPT]``.
+    """
+    usage = None if words is None else f"%(prog)s {words} [options]"
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=help, description=description, usage=usage, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``, ``--dtype``, ``--precision`` and ``--allow-nonfinite``."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="FOLDER|HUB_ID",
+        help="a checkpoint folder, or a hub id found in the local Hugging Face cache; the model in the box if left out",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="bfloat16 keeps the weights as stored, in half the memory, and computes in float32 (default: float32)",
+    )
+    group.add_argument("--precision", choices=tuple(PRECISIONS), help="emulate the roundings of another precision")
+    group.add_argument("--allow-nonfinite", action="store_true", help="load weights that hold NaN or infinity")
+
+
+def add_question_options(parser: argparse.ArgumentParser) -> None:
+    """Add the picture and the prompt, and how they are read."""
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture; - reads it from standard input")
+    parser.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help=f"what to do with it, in one line (default: {DEFAULT_PROMPT!r})"
+    )
+    add_reading_options(parser)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how pictures and prompts are read."""
+    group = parser.add_argument_group("picture and prompt")
+    group.add_argument("--no-image", action="store_true", help="text only: the first word after the verb is the prompt")
+    group.add_argument("--image", action="append", default=[], dest="more_images", metavar="FILE",
+                       help="one more picture for the same prompt (repeatable)")
+    group.add_argument("--ids", type=id_list, help="instead of a prompt, all its ids: 140,140,2,17,108 (no tokenizer)")
+    group.add_argument("--allow-specials", action="store_true", help="let the prompt hold tokens such as <loc0512>")
+    group.add_argument("--max-pixels", type=int, metavar="N", help="largest picture (default: 50,000,000 pixels)")
+    group.add_argument("--exif", action="store_true", help="turn photographs upright (the reference does not)")
+    group.add_argument("--frame", type=int, metavar="N", help="of an animation (default: 0, the first)")
+    group.add_argument("--background", metavar="COLOUR", help="under transparent pixels (default: white)")
+    group.add_argument("--sixteen-bit", choices=("refuse", "scale"), help="16-bit grey: refuse, or divide by 257")
+    group.add_argument("--resample", choices=tuple(RESAMPLES), help="how pictures are resized (default: the model's)")
+
+
+def id_list(text: str) -> list[int]:
+    """Read ids separated by commas or spaces."""
+    try:
+        return [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of ids; want 2,17,108") from None
+
+
+def load_model(args: argparse.Namespace) -> tuple[Model, float]:
+    """Load the model that the options name, showing progress on a terminal's stderr.
+
+    Returns
+    -------
+    model : Model
+    seconds : float
+    """
+    if args.model is None:
+        print(f"npgemma: {IN_THE_BOX}", file=sys.stderr)
+    started = time.perf_counter()
+    with Progress("loading the model") as progress:
+        model = load(args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite)
+    return with_image_options(model, args), time.perf_counter() - started
+
+
+def with_image_options(model: Model, args: argparse.Namespace) -> Model:
+    """Give the model with the image settings that the options change."""
+    names = ("max_pixels", "frame", "background", "sixteen_bit", "resample")
+    changed = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    if getattr(args, "exif", False):
+        changed["exif"] = True
+    return replace(model, image_settings=replace(model.image_settings or ImageSettings(), **changed))
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """Give what the options and words ask: by default about a picture in the box.
+
+    Raises
+    ------
+    InputError
+        If there are more words than questions, or both a prompt and ids.
+    """
+    words = [word for word in (args.image, args.prompt) if word is not None]
+    pictures: list[Any] = list(args.more_images)
+    if not args.no_image:
+        if words:
+            pictures.insert(0, words.pop(0))
+        elif not pictures and args.ids is None:
+            pictures = [picture_in_the_box(args)]
+    if len(words) > 1:
+        raise InputError(f"{words[1]!r}: with --no-image there is only a prompt; put it into quotes")
+    specials = "allow" if args.allow_specials else "refuse"
+    images = read_pictures(pictures)
+    if args.ids is not None:
+        if words:
+            raise InputError(f"--ids stands instead of the prompt {words[0]!r}; leave one of them out")
+        return Request(images, ids=args.ids, specials=specials)
+    return Request(images, words[0] if words else DEFAULT_PROMPT, specials=specials)
+
+
+def picture_in_the_box(args: argparse.Namespace) -> str:
+    """Give the path of the picture that comes with the package, and say that it is used."""
+    found = sorted(TINY.rglob("*.png"))
+    if not found:
+        raise InputError("no IMAGE was given, and there is none in the box; give one, or --no-image and a prompt")
+    if args.model is not None:
+        print(f"npgemma: no IMAGE was given; this is about {found[0]}", file=sys.stderr)
+    return str(found[0])
+
+
+def read_pictures(names: Sequence[str]) -> list[Any] | None:
+    """Give pictures as the model takes them: paths, and for ``-`` the bytes of standard input."""
+    if list(names).count("-") > 1:
+        raise InputError("-: standard input holds one picture only")
+    for name in names:
+        if name != "-" and not Path(name).exists():
+            raise InputError(f"{name}: there is no such picture; a prompt without one: --no-image {name!r}")
+    return [sys.stdin.buffer.read() if name == "-" else name for name in names] or None
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Say on stderr what a user should know, a line each."""
+    for note in notes:
+        print(f"npgemma: note: {note}", file=sys.stderr)

@@ -1,0 +1,163 @@
+"""npgemma generate --batch: in order, a line each, and not twice."""
+
+import json
+
+import numpy as np
+import pytest
+from generation_models import saying, wordy_model
+from PIL import Image
+
+from npgemma import cli
+from npgemma.verbs import batch_file, options
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with two pictures, in which the command runs; the model is small and random."""
+    for name, step in (("a.png", 3), ("b.png", 7)):
+        Image.fromarray((np.arange(300).reshape(10, 10, 3) * step % 251).astype(np.uint8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(options, "load", lambda *args, **kwargs: wordy_model())
+    return tmp_path
+
+
+def write(path, *lines):
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+
+
+def run(*words):
+    return cli.main(["generate", "--model", "some", "--max-tokens", "4", *words])
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+QUESTIONS = (
+    {"image": "a.png", "prompt": "caption en", "id": "first"},
+    {"image": ["a.png", "b.png"], "prompt": "what"},
+    {"prompt": "cat"},
+    {"ids": [2, 30, 40]},
+    {"image": "b.png", "prompt": "a much longer prompt than the others have"},
+)
+
+
+def test_answers_come_in_order_with_what_was_asked(folder, capsys):
+    write(folder / "q.jsonl", *QUESTIONS)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 0
+    answers = read(folder / "a.jsonl")
+    assert [answer["line"] for answer in answers] == [1, 2, 3, 4, 5]
+    for answer, question in zip(answers, QUESTIONS, strict=True):
+        assert answer["question"] == question
+        assert len(answer["logprobs"]) == len(answer["ids"]) > 0
+        assert answer["finish_reason"] in ("stop", "length")
+
+
+def test_side_by_side_and_one_by_one_give_the_same_answers(folder):
+    write(folder / "q.jsonl", *QUESTIONS)
+    for size in ("1", "2", "5"):
+        run("--batch", "q.jsonl", "-o", f"{size}.jsonl", "--batch-size", size)
+    one, two, five = ([answer["ids"] for answer in read(folder / f"{size}.jsonl")] for size in (1, 2, 5))
+    assert one == two == five
+
+
+def test_without_output_the_lines_go_to_stdout(folder, capsys):
+    write(folder / "q.jsonl", *QUESTIONS[:2], "\n", QUESTIONS[2])
+    assert run("--batch", "q.jsonl") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["line"] for answer in lines] == [1, 2, 4]
+
+
+def test_a_bad_line_spoils_no_other_and_says_what_is_wrong(folder, capsys):
+    bad = (
+        "this is no JSON\n",
+        "[1, 2]\n",
+        {"image": "nowhere.png", "prompt": "x"},
+        {"image": 5, "prompt": "x"},
+        {"image": "-", "prompt": "x"},
+        {"prompt": 5},
+        {"ids": "2,3"},
+        {"ids": [2, 99999]},
+        {"prompt": "<loc0001>"},
+        {"prompt": "cat " * 600},
+        {"prompt": "x", "ids": [2]},
+    )
+    lines = [line for each in bad for line in (each, {"prompt": "cat"})]
+    write(folder / "q.jsonl", *lines)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl", "--batch-size", "3") == 1
+    answers = read(folder / "a.jsonl")
+    assert [("error" in answer) for answer in answers] == [True, False] * len(bad)
+    assert len({tuple(answer["ids"]) for answer in answers[1::2]}) == 1
+    wanted = (
+        "not JSON|a JSON list|no such file|want the path|standard input|want one str|ids|99999|<loc0001>|512|both given"
+    )
+    for answer, words in zip(answers[::2], wanted.split("|"), strict=True):
+        assert words in answer["error"], answer
+    assert "11 of 22 lines could not be answered" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_where_it_ended_and_repeats_nothing(folder, monkeypatch):
+    write(folder / "q.jsonl", *QUESTIONS)
+    run("--batch", "q.jsonl", "-o", "whole.jsonl", "--batch-size", "1")
+    asked = []
+    answer_all = batch_file.generate_batch
+
+    def interrupted(model, requests, **settings):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.extend(requests)
+        return answer_all(model, requests, **settings)
+
+    monkeypatch.setattr(batch_file, "generate_batch", interrupted)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl", "--batch-size", "1") == 130
+    assert len(read(folder / "a.jsonl")) == 3
+    # The machine lost power while the fourth line was written.
+    with (folder / "a.jsonl").open("a") as file:
+        file.write('{"line": 4, "ids": [')
+    asked.clear()
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl", "--batch-size", "1") == 0
+    assert len(asked) == 2
+    assert read(folder / "a.jsonl") == read(folder / "whole.jsonl")
+
+
+def test_a_finished_run_does_nothing_again(folder, monkeypatch):
+    write(folder / "q.jsonl", *QUESTIONS)
+    run("--batch", "q.jsonl", "-o", "a.jsonl")
+    before = (folder / "a.jsonl").read_bytes()
+    monkeypatch.setattr(batch_file, "generate_batch", None)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 0
+    assert (folder / "a.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    (
+        (["--batch", "other.jsonl", "-o", "a.jsonl"], "does not answer line 1"),
+        (["--batch", "q.jsonl", "-o", "a.jsonl", "--temperature", "0.5"], "another model or other settings"),
+        (["--batch", "short.jsonl", "-o", "a.jsonl"], "holds 5 answers to 1 questions"),
+        (["--batch", "q.jsonl", "-o", "text.txt"], "does not answer line 1"),
+        (["--batch", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["a.png", "--batch", "q.jsonl"], "leave out image"),
+        (["--batch", "q.jsonl", "--draw", "x.png"], "leave out draw"),
+        (["--batch", "q.jsonl", "--batch-size", "0"], "--batch-size: came as 0"),
+    ),
+)
+def test_outputs_of_other_runs_are_left_alone(folder, capsys, words, message):
+    write(folder / "q.jsonl", *QUESTIONS)
+    write(folder / "other.jsonl", *reversed(QUESTIONS))
+    write(folder / "short.jsonl", QUESTIONS[0])
+    (folder / "text.txt").write_text("my notes\n")
+    run("--batch", "q.jsonl", "-o", "a.jsonl")
+    before = (folder / "a.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(*words) == 1
+    assert message in capsys.readouterr().err
+    assert (folder / "a.jsonl").read_bytes() == before
+    assert (folder / "text.txt").read_text() == "my notes\n"
+
+
+def test_answers_to_prompts_about_one_picture_are_right(folder, monkeypatch):
+    monkeypatch.setattr(options, "load", lambda *args, **kwargs: saying("red", "a dog"))
+    write(folder / "q.jsonl", {"image": "a.png", "prompt": "x"}, {"image": "a.png", "prompt": "much longer"})
+    cli.main(["generate", "--model", "some", "--batch", "q.jsonl", "-o", "a.jsonl"])
+    assert read(folder / "a.jsonl")[0]["text"] == "red"

@@ -1,0 +1,265 @@
+"""npgemma generate: streaming, JSON, pictures from everywhere, Ctrl-C."""
+
+import dataclasses
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from generation_models import GOLDEN, golden_answers, saying, tokenizer, wordy_model
+from PIL import Image
+
+from npgemma import cli
+from npgemma.verbs import options
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "cat.png"
+    Image.fromarray((np.arange(20 * 30 * 3).reshape(20, 30, 3) % 251).astype(np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def speak(monkeypatch):
+    """Puts a model in place of the one that would be loaded; returns what load was called with."""
+
+    def put(model):
+        calls = []
+        monkeypatch.setattr(options, "load", lambda *args, **kwargs: calls.append((args, kwargs)) or model)
+        return calls
+
+    return put
+
+
+def run(capsys, *words):
+    code = cli.main(["generate", *words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_answer_is_all_that_stands_on_stdout(speak, picture, capsys):
+    speak(saying("a cat on a mat"))
+    code, out, err = run(capsys, picture, "caption en", "--model", "some")
+    assert (code, out, err) == (0, "a cat on a mat\n", "")
+
+
+def test_without_model_it_says_once_which_one_it_is_and_how_to_use_another(speak, picture, capsys):
+    calls = speak(saying("a cat"))
+    code, out, err = run(capsys, picture)
+    assert (code, out) == (0, "a cat\n")
+    assert err.count("model in the box") == 1
+    assert "--model google/paligemma2-3b-mix-224" in err
+    assert calls[0][0] == (None, "float32", None)
+
+
+def test_model_dtype_and_precision_reach_the_loader(speak, picture, capsys):
+    calls = speak(saying("a cat"))
+    run(
+        capsys, picture, "--model", "folder", "--dtype", "bfloat16", "--precision", "bf16-hf-eager", "--allow-nonfinite"
+    )
+    (args, kwargs) = calls[0]
+    assert args == ("folder", "bfloat16", "bf16-hf-eager")
+    assert kwargs["allow_nonfinite"] is True
+
+
+def test_json_is_one_object_with_everything(speak, picture, capsys):
+    speak(saying("a cat"))
+    code, out, err = run(capsys, picture, "caption en", "--json", "--model", "some")
+    found = json.loads(out)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert found["text"] == "a cat"
+    assert found["ids"] == [*tokenizer().encode("a cat"), tokenizer().eos]
+    assert found["finish_reason"] == "stop"
+    assert len(found["logprobs"]) == len(found["ids"])
+    assert found["prompt_ids"] == [*[tokenizer().image] * 4, *tokenizer().encode("<bos>caption en\n", "allow")]
+    assert set(found["seconds"]) == {"load", "vision", "prefill", "per_token"}
+    assert found["notes"] == []
+
+
+def test_text_is_written_as_it_comes(speak, picture, monkeypatch, capsys):
+    speak(saying("a cat 🙂 on"))
+    written = []
+    monkeypatch.setattr(sys.stdout, "write", lambda text: written.append(text) or len(text))
+    assert cli.main(["generate", picture, "x", "--model", "some"]) == 0
+    assert "".join(written) == "a cat 🙂 on\n"
+    assert len(written) > 4
+
+
+def test_a_picture_from_standard_input(speak, picture, monkeypatch, capsys):
+    speak(saying("a cat"))
+    with open(picture, "rb") as file:
+        data = file.read()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert run(capsys, "-", "ocr", "--model", "some")[:2] == (0, "a cat\n")
+
+
+def test_two_pictures_and_one_prompt(speak, picture, capsys):
+    speak(saying("a cat"))
+    _, out, _ = run(capsys, picture, "x", "--image", picture, "--json", "--model", "some")
+    assert json.loads(out)["prompt_ids"].count(tokenizer().image) == 8
+
+
+def test_text_only(speak, capsys):
+    speak(saying("four"))
+    _, out, _ = run(capsys, "--no-image", "cat", "--json", "--model", "some")
+    assert json.loads(out)["prompt_ids"] == tokenizer().encode("<bos>cat\n", "allow")
+
+
+def test_ids_in_and_ids_out_without_a_tokenizer_equal_transformers(capsys):
+    case = next(case for case in golden_answers("gen-1")["cases"] if case["name"] == "greedy, prompt 5 alone")
+    prompt = golden_answers("gen-1")["prompts"][5]["ids"]
+    folder = str(GOLDEN / "generation" / "gen-1")
+    options = ["--max-tokens", "40", "--min-tokens", "40", "--suppress-id", "140"]
+    code, out, _ = run(capsys, "--model", folder, "--ids", ",".join(map(str, prompt)), *options)
+    assert code == 0
+    assert [int(word) for word in out.split()] == case["ids"][0]
+
+
+def test_beams_give_the_best_first_a_line_each(speak, picture, capsys):
+    speak(wordy_model())
+    code, out, _ = run(
+        capsys, picture, "x", "--beams", "3", "-n", "2", "--max-tokens", "4", "--json", "--model", "some"
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert len(found["others"]) == 1
+    assert found["score"] >= found["others"][0]["score"]
+
+
+def test_stop_strings_and_limits_reach_the_answer(speak, picture, capsys):
+    speak(saying("a cat ; a dog"))
+    assert run(capsys, picture, "x", "--stop", " ;", "--model", "some")[1] == "a cat\n"
+    speak(saying("one two three"))
+    code, _, err = run(capsys, picture, "x", "--max-tokens", "2", "--model", "some")
+    assert code == 0
+    assert "cut after 2 tokens" in err
+
+
+def test_a_detection_is_held_to_its_pattern(speak, picture, capsys):
+    speak(wordy_model())
+    _, out, _ = run(capsys, picture, "detect cat", "--boxes-only", "--max-tokens", "5", "--model", "some")
+    assert out == "\n" or out.count("<loc") == 4
+
+
+def test_notes_are_on_stderr_and_in_the_object(speak, picture, capsys):
+    speak(saying("a cat"))
+    _, _, err = run(capsys, picture, "", "--model", "some")
+    assert err == "npgemma: note: the prompt is empty: the model will caption the picture\n"
+    speak(saying("a cat"))
+    _, out, err = run(capsys, picture, "", "--json", "--model", "some")
+    assert err == ""
+    assert len(json.loads(out)["notes"]) == 1
+
+
+@pytest.mark.parametrize("json_wanted", (False, True))
+def test_row_84_ctrl_c_leaves_with_what_there_is(speak, picture, capsys, json_wanted):
+    model, steps = saying("a cat on a mat"), []
+
+    def interrupt(name, x):
+        steps.append(name)
+        if steps.count("text.logits") == 3:
+            raise KeyboardInterrupt
+        return model.weights.observe(name, x)
+
+    speak(dataclasses.replace(model, weights=model.weights.watched_by(interrupt)))
+    code, out, err = run(capsys, picture, "x", "--model", "some", *(["--json"] if json_wanted else []))
+    assert code == 130
+    assert err == "npgemma: interrupted\n"
+    if json_wanted:
+        found = json.loads(out)
+        assert (found["finish_reason"], len(found["ids"])) == ("interrupted", 2)
+        out = found["text"] + "\n"
+    assert out.endswith("\n") and 0 < len(out.strip()) < len("a cat on a mat")
+    assert "a cat on a mat".startswith(out.strip())
+
+
+def test_ctrl_c_before_the_first_token_leaves_stdout_empty(speak, picture, capsys):
+    def interrupt(name, x):
+        raise KeyboardInterrupt
+
+    model = wordy_model()
+    speak(dataclasses.replace(model, weights=model.weights.watched_by(interrupt)))
+    assert run(capsys, picture, "x", "--beams", "2", "--model", "some") == (130, "", "npgemma: interrupted\n")
+
+
+BOXES = "<loc0000><loc0341><loc1023><loc0682> cat ; <loc0001> dog"
+
+
+def test_boxes_are_in_the_object_and_drawn_on_the_picture(speak, picture, tmp_path, capsys):
+    speak(saying(BOXES))
+    code, out, _ = run(capsys, picture, "detect cat", "--json", "--draw", str(tmp_path / "out.png"), "--model", "some")
+    found = json.loads(out)
+    assert code == 0
+    assert found["boxes"] == [{"label": "cat", "box": pytest.approx([10, 0, 20, 20])}]
+    assert found["unread"][0]["unread"] == "<loc0001> dog"
+    with Image.open(picture) as before, Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.size == before.size == (30, 20)
+        assert drawn.tobytes() != before.convert("RGB").tobytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png", "out.png"]
+
+
+def test_what_is_no_box_is_said_on_stderr(speak, picture, capsys):
+    speak(saying(BOXES))
+    _, out, err = run(capsys, picture, "detect cat", "--model", "some")
+    assert out == BOXES + "\n"
+    assert "note: '<loc0001> dog' is no box: " in err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    (
+        (["--draw", "out.txt"], "--draw out.txt: want a name that ends in .png"),
+        (["--draw", "out.png", "--image", "PICTURE"], "--draw: boxes are drawn on one picture"),
+    ),
+)
+def test_what_cannot_be_drawn_is_refused_before_the_model_is_loaded(speak, picture, capsys, words, message):
+    calls = speak(wordy_model())
+    code, _, err = run(capsys, picture, "x", *[picture if word == "PICTURE" else word for word in words])
+    assert (code, calls) == (1, [])
+    assert message in err
+
+
+def test_an_unwritable_drawing_is_one_line_and_leaves_nothing(speak, picture, tmp_path, capsys):
+    speak(saying(BOXES))
+    code, out, err = run(capsys, picture, "x", "--draw", str(tmp_path / "no" / "out.png"), "--model", "some")
+    assert (code, out) == (1, BOXES + "\n")
+    assert "No such file or directory" in err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    (
+        (["nowhere.png", "caption en"], "nowhere.png: there is no such picture; a prompt without one: --no-image"),
+        (["--no-image", "two", "prompts"], "'prompts': with --no-image there is only a prompt"),
+        (["--ids", "2,5", "--no-image", "cat"], "--ids stands instead of the prompt 'cat'"),
+        (["--no-image", "cat", "--temperature", "-1"], "temperature: came as -1.0; want 0 or more"),
+        (["--no-image", "cat", "--top-p", "nan"], "top_p: came as nan; want a finite number"),
+        (["--no-image", "cat", "-n", "2"], "greedy answers are all the same"),
+        (["--no-image", "cat", "--max-tokens", "-1"], "max_new_tokens: came as -1"),
+        (["--no-image", "cat", "--max-tokens", "1000000000"], "the trained context is 512"),
+        (["--no-image", "<loc0001>"], "<loc0001>"),
+        (["-", "x", "--image", "-"], "standard input holds one picture only"),
+        (["--no-image", "cat", "-o", "out.jsonl"], "--output: holds the answers of --batch"),
+    ),
+)
+def test_wrong_input_is_one_line_and_exit_code_1(speak, capsys, words, message):
+    speak(wordy_model())
+    code, out, err = run(capsys, *words, "--model", "some")
+    assert (code, out) == (1, "")
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_broken_picture_exits_with_2(speak, tmp_path, capsys):
+    speak(wordy_model())
+    path = tmp_path / "page.png"
+    path.write_bytes(b"<!DOCTYPE html><html>")
+    code, _, err = run(capsys, str(path), "x", "--model", "some")
+    assert code == 2
+    assert "HTML" in err
+
+
+def test_specials_are_allowed_on_demand(speak, picture, capsys):
+    speak(saying("cat"))
+    assert run(capsys, picture, "<loc0001> what", "--allow-specials", "--model", "some")[0] == 0
