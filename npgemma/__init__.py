@@ -8,8 +8,12 @@
 Read the model in this order: config, ops, rotary, masks, attention, vision, text, model.
 """
 
+from npgemma.check.breaking import break_on
+from npgemma.check.trace import trace
 from npgemma.errors import NpgemmaError
-
+from npgemma.files.loading import load
+from npgemma.generation.generate import generate, generate_batch
+from npgemma.generation.scoring import score
 from npgemma.model import Model, forward
 
-__all__ = ["Model", "NpgemmaError", "forward"]
+__all__ = ["Model", "NpgemmaError", "break_on", "forward", "generate", "generate_batch", "load", "score", "trace"]

@@ -16,7 +16,7 @@ from npgemma.errors import InputError, WeightError
 from npgemma.precision import PRECISIONS, Precision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weights:
     """A view of the weights below one path, and what becomes of each tensor that a layer keeps.
 
@@ -47,6 +47,12 @@ class Weights:
         if self.precision.dtype is np.float64:
             return stored.widen(array).astype(np.float64)
         return array
+
+    def __repr__(self):
+        """A tree of the weights below this path: how many arrays, numbers and bytes, and their dtypes."""
+        below = {name[len(self.path) :]: self.arrays[name] for name in self.arrays if name.startswith(self.path)}
+        title = f"Weights {self.path.rstrip('.')}".rstrip()
+        return "\n".join([f"{title}: {measured(below)}; computes in {self.precision.name}", *branches(below)])
 
     def at(self, place):
         """Narrow the view: ``w.at("attn")["q.weight"]`` is ``w["attn.q.weight"]``."""
@@ -97,6 +103,30 @@ class Weights:
             came = f"{getattr(replacement, 'shape', type(replacement).__name__)} {getattr(replacement, 'dtype', '')}"
             raise InputError(f"{self.path}{name}: the replacement is {came.strip()}; want {x.shape} {x.dtype}")
         return replacement
+
+
+def branches(arrays, levels=2, indent="  "):
+    """Draw one line for each first part of the names, and its own parts below it; numbered parts are one line."""
+    parts: dict[str, dict] = {}
+    for name, array in arrays.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, {})[rest] = array
+    lines = []
+    for first, below in parts.items():
+        numbers = {name.partition(".")[0] for name in below}
+        many = f" x {len(numbers)}" if all(number.isdigit() for number in numbers) else ""
+        lines.append(f"{indent}{first}{many}: {measured(below)}")
+        if levels > 1 and not many and all(below):
+            lines += branches(below, levels - 1, indent + "  ")
+    return lines
+
+
+def measured(arrays):
+    """Count arrays, numbers and bytes, and list the dtypes."""
+    kinds = {"bfloat16" if array.dtype == np.uint16 else str(array.dtype) for array in arrays.values()}
+    numbers, nbytes = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
+    count = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
+    return f"{count}, {numbers:,} numbers, {nbytes / 1e6:,.2f} MB, {' and '.join(sorted(kinds))}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Lint, types and tests, as CI runs them.  Needs: pip install '.[test,check]'
+# Lint, types and tests, as CI runs them; --no-tests leaves the tests out.  Needs: pip install -e '.[test,check]'
 set -euo pipefail
 cd "$(dirname "$0")/.."
 flake8 npgemma tests tools
 isort --check-only --diff npgemma tests tools
 mypy --config-file setup.cfg
-pytest "$@"
+[ "${1:-}" = --no-tests ] || pytest "$@"

@@ -1,0 +1,143 @@
+"""``npgemma trace``: one line a tensor, and all of them in a file if wanted."""
+
+import argparse
+import bdb
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from npgemma.check import trace_file
+from npgemma.check.breaking import break_on
+from npgemma.check.lockstep import Partner, distance
+from npgemma.check.names import as_patterns, check_patterns
+from npgemma.check.plan import Plan, ask, plan
+from npgemma.check.replacing import check_replacements, read_replacements, replace_with
+from npgemma.check.trace import Watch, carry_out, file_size, run_to_file
+from npgemma.cli import DONE, INTERRUPTED
+from npgemma.precision import PRECISIONS
+from npgemma.show.describe import line_of, size_of, summarise
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
+
+DESCRIPTION = """Show every tensor that the model computes, by name, a line each; with -o write them to a file.
+
+  npgemma trace                                             all tensors of a picture in the box
+  npgemma trace cat.jpg "caption en" --only 'text.blocks.*.attn.probs' --rows -1
+  npgemma trace cat.jpg "caption en" -o out.safetensors
+  npgemma trace --only 'text.*' --precision bf16-hf-eager --against float64
+  npgemma trace --break text.blocks.0.attn.scores           pdb in the layer, q, k, scores as locals
+  npgemma trace --replace text.blocks.3.attn.out=theirs.safetensors --stop-after text.blocks.3.out
+
+Generated tokens (--max-tokens) come as step.0.text.logits, step.1.text.logits and so on."""
+
+
+def add(subparsers) -> None:
+    """Describe the arguments."""
+    parser = add_verb(subparsers, "trace", "tensors by name, a line each, or into a file", DESCRIPTION, run)
+    add_question_options(parser)
+    group = parser.add_argument_group("what to keep")
+    group.add_argument("--only", action="append", metavar="GLOB", help="such as 'text.blocks.*.attn.q' (repeatable)")
+    group.add_argument("--rows", metavar="ROWS", help="positions of the prompt to keep, such as 0:4,-1")
+    group.add_argument("--stop-after", metavar="GLOB", help="the first tensor that fits is the last one computed")
+    group.add_argument("--max-tokens", type=int, default=0, metavar="N", help="generate, greedily (default: 0)")
+    group.add_argument("-o", "--output", metavar="OUT.safetensors", help="a new file to write the tensors to")
+    group.add_argument("--force", action="store_true", help="write the file however large it becomes")
+    group.add_argument("--json", action="store_true", help="one JSON object a tensor instead of a line")
+    group.add_argument("--quiet", action="store_true", help="no lines")
+    group = parser.add_argument_group("on the way")
+    group.add_argument("--break", dest="breaks", action="append", metavar="GLOB", help="stop there in the debugger")
+    group.add_argument("--replace", action="append", metavar="NAME=FILE", help="take this tensor from a file")
+    group.add_argument("--against", choices=tuple(PRECISIONS), help="say how far each tensor is from this precision's")
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the model under a watch, and return the exit code."""
+    request = request_of(args)
+    if args.output is not None:
+        trace_file.check_target(Path(args.output), nbytes=0)  # before a large model is loaded for nothing
+    model, _ = load_model(args)
+    question = ask(model, request)
+    replacements = read_replacements(args.replace or ())
+    observe = observer_of(args.breaks, replacements)
+    planned = plan(model, question, args.only, args.rows, args.stop_after, args.max_tokens, observe)
+    check_patterns(as_patterns(args.breaks or ()), planned.everything)
+    check_replacements(replacements, planned.everything, model.weights.precision.dtype)
+    tell([*question.notes, size_line(planned, args.output)])
+    try:
+        with contextlib.ExitStack() as stack:
+            partner = stack.enter_context(Partner(planned, args.against)) if args.against else None
+            watch = carry(planned, args, Lines(planned, args, partner))
+    except bdb.BdbQuit:
+        tell(["left in the debugger"])
+        return INTERRUPTED
+    tell(closing_notes(args, watch))
+    return DONE
+
+
+def observer_of(breaks: list[str] | None, replacements: dict):
+    """The observer that replaces and stops, as the options ask; None if there is nothing to do."""
+    replacing = replace_with(replacements) if replacements else None
+    return replacing if breaks is None else break_on(breaks, then=replacing)
+
+
+def size_line(planned: Plan, output: str | None) -> str:
+    """Say beforehand how much there will be."""
+    bound = "at most " if planned.max_new_tokens > 1 else ""
+    nbytes = planned.nbytes if output is None else file_size(planned)
+    what = "of numbers" if output is None else "in the file"
+    return f"{bound}{len(planned.tensors)} tensors, {bound}{size_of(nbytes)} ({nbytes:,} bytes) {what}"
+
+
+class Lines:
+    """Prints a line for each tensor as it comes.
+
+    Parameters
+    ----------
+    planned : Plan
+    args : Namespace
+    partner : Partner, optional
+        The run to say the distance from.
+    """
+
+    def __init__(self, planned: Plan, args: argparse.Namespace, partner: Partner | None) -> None:
+        self.planned = planned
+        self.args = args
+        self.partner = partner
+
+    def __call__(self, name: str, array) -> None:
+        exact = None if self.partner is None else self.partner.tensor(name)
+        if self.args.quiet:
+            return
+        letters = self.planned.tensors[name].letters
+        summary = summarise(array, is_attention=name.endswith("probs"))
+        apart = None if exact is None or array.dtype.kind != "f" else distance(array, exact)
+        if self.args.json:
+            found = {"name": name, "axes": letters} | asdict(summary)
+            if apart is not None:
+                found |= {"relative": apart[0], "largest": apart[1]}
+            print(json.dumps(found), flush=True)
+            return
+        text = "" if apart is None else f"  {self.args.against}: off by {apart[0]:.2g}, at most {apart[1]:.2g}"
+        print(line_of(summary, name, letters) + text, flush=True)
+
+
+def carry(planned: Plan, args: argparse.Namespace, lines: Lines) -> Watch:
+    """Run, into the file if there is one; gives the watch, which knows what happened."""
+    if args.output is not None:
+        return run_to_file(planned, args.output, args.force, lines)
+    watch = Watch(planned, lines)
+    carry_out(planned, watch)
+    return watch
+
+
+def closing_notes(args: argparse.Namespace, watch: Watch) -> list[str]:
+    """What a user should know when the run is over."""
+    notes = []
+    if watch.first_nonfinite:
+        notes.append(f"the first tensor with NaN or infinity is {watch.first_nonfinite}")
+    if watch.changed:
+        notes.append(f"this was not a plain run: {', '.join(watch.changed)} came from outside")
+    if args.output is not None:
+        notes.append(f"written to {args.output}")
+    return notes
