@@ -1,0 +1,132 @@
+"""Time npgemma against transformers and against this machine's own ceilings, side by side in one run.
+
+    python tools/bench.py                                     PaliGemma 1 3B at 224 pixels
+    python tools/bench.py --variant paligemma2-3b-224 --repeats 5 --json out.json
+    python tools/bench.py --only npgemma-bfloat16 ceilings    some of the subjects
+
+Each subject runs in a process of its own, one after the other, on the same random full-size checkpoint (bfloat16 on
+disk, written once) and the same prompt; figures are medians.  Ratios of one run may be quoted, seconds of two may not.
+transformers is left out where it is not installed.  OPENBLAS_CORETYPE is unset for NumPy, as on a user's machine.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import bench_subjects
+from random_checkpoint import default_folder, ensure_checkpoint
+
+from npgemma.config import VARIANTS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", choices=VARIANTS, default="paligemma-3b-224")
+    parser.add_argument("--model", type=Path, help="a checkpoint to time instead of a random one: a folder")
+    parser.add_argument("--folder", type=Path, default=default_folder(), help="where random checkpoints are kept")
+    parser.add_argument("--batch", type=int, default=1, help="prompts, and pictures, at once")
+    parser.add_argument("--text", type=int, default=5, help="tokens of text behind the image tokens")
+    parser.add_argument("--repeats", type=int, default=3, help="first tokens timed")
+    parser.add_argument("--steps", type=int, default=12, help="further tokens timed")
+    parser.add_argument("--only", nargs="+", choices=bench_subjects.SUBJECTS, help="subjects to run")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    arguments = parser.parse_args()
+    arguments.model = arguments.model or ensure_checkpoint(arguments.variant, arguments.folder)
+    results = {}
+    for subject in arguments.only or bench_subjects.SUBJECTS:
+        if subject.startswith("transformers") and importlib.util.find_spec("transformers") is None:
+            print(f"{subject}: not installed, left out", file=sys.stderr)
+            continue
+        results[subject] = run_subject(subject, arguments)
+    figures = {"machine": machine(), "model": arguments.model.name, "batch": arguments.batch, "subjects": results}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
+    print(table(figures))
+
+
+def run_subject(subject, arguments):
+    """Run one subject in a process of its own; gives its figures, or what went wrong."""
+    settings = {name: getattr(arguments, name) for name in ("batch", "text", "repeats", "steps")}
+    settings |= {"subject": subject, "model": str(arguments.model)}
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    environment["PYTHONPATH"] = str(ROOT)
+    start = time.perf_counter()
+    command = [sys.executable, str(ROOT / "tools" / "bench_subjects.py"), json.dumps(settings)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    print(f"{subject}: {time.perf_counter() - start:.0f} s in all", file=sys.stderr)
+    if done.returncode:
+        return {"error": f"ended with {done.returncode}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine():
+    """What a reader must know to judge the figures."""
+    names = ["numpy", "torch", "transformers"]
+    installed = {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name)}
+    return {
+        "date": time.strftime("%Y-%m-%d"), "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
+        "python": platform.python_version(), "load_before": round(os.getloadavg()[0], 2), **installed,
+        "threads_told": os.environ.get("OPENBLAS_NUM_THREADS", "not set"),
+    }
+
+
+def cpu_name():
+    """The processor's name as Linux gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+COLUMNS = (
+    ("ready", "load", "{:.2f} s"), ("first token", "first", "{:.2f} s"), ("each further", "step", "{:.3f} s"),
+    ("anonymous", "anonymous_gb", "{:.1f} GB"), ("mapped", "mapped_gb", "{:.1f} GB"), ("peak", "peak_gb", "{:.1f} GB"),
+)
+
+
+def table(figures):
+    """One table of all subjects, then ratios and efficiencies."""
+    lines = [", ".join(f"{name} {value}" for name, value in figures["machine"].items()), ""]
+    lines.append("| " + figures["model"] + "".join(f" | {title}" for title, _, _ in COLUMNS) + " |")
+    lines.append("|--" * (len(COLUMNS) + 1) + "|")
+    for subject, result in figures["subjects"].items():
+        cells = [form.format(result[key]) if key in result else "" for _, key, form in COLUMNS]
+        lines.append(f"| {subject} | " + " | ".join(cells) + " |" + result.get("error", ""))
+    return "\n".join(lines + [""] + ratios(figures["subjects"]))
+
+
+def ratios(results):
+    """Each claim as a ratio of this run."""
+    lines = []
+
+    def line(what, ours, key, theirs, their_key=None):
+        a, b = results.get(ours, {}).get(key), results.get(theirs, {}).get(their_key or key)
+        if a and b:
+            lines.append(f"{what}: {a / b:.2f}")
+
+    for ours in ("npgemma-float32", "npgemma-bfloat16"):
+        for theirs in ("transformers-float32", "transformers-bfloat16"):
+            line(f"{ours} first token / {theirs}", ours, "first", theirs)
+            line(f"{ours} each further token / {theirs}", ours, "step", theirs)
+    line("npgemma-bfloat16 first token / npgemma-float32", "npgemma-bfloat16", "first", "npgemma-float32")
+    for key in ("first", "step"):
+        what = f"npgemma-float32 {key} / its matrix products alone"
+        line(what, "npgemma-float32", key, "npgemma-float32", f"{key}_products")
+    ceilings = results.get("ceilings", {})
+    lines += [f"{name}: {value}" for name, value in ceilings.items() if name not in dict(COLUMNS)]
+    for subject in ("npgemma-float32", "npgemma-bfloat16"):
+        if subject in results and "step" in results[subject]:
+            lines.append(f"{subject} reads {results[subject]['step_gb'] / results[subject]['step']:.1f} GB/s in a step")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What tools/bench.py times, each in a process of its own: prints one line of JSON.
+
+The prompt is image tokens, bos and a few words; ids and pixels are the same numbers for every subject.
+"""
+
+import json
+import statistics
+import sys
+import threading
+import time
+
+import numpy as np
+
+SUBJECTS = ["npgemma-float32", "npgemma-bfloat16", "transformers-float32", "transformers-bfloat16", "ceilings"]
+
+
+class MemoryWatch:
+    """Notes the largest resident memory, anonymous and mapped from files apart, every 20 ms."""
+
+    def __init__(self):
+        self.anonymous = self.mapped = self.peak = 0
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            self.note()
+            time.sleep(0.02)
+
+    def note(self):
+        with open("/proc/self/status") as status:
+            sizes = {line.split(":")[0]: line.split()[1] for line in status if line.startswith("Rss")}
+        anonymous, mapped = int(sizes["RssAnon"]) / 1e6, int(sizes["RssFile"]) / 1e6
+        self.anonymous, self.mapped = max(self.anonymous, anonymous), max(self.mapped, mapped)
+        self.peak = max(self.peak, anonymous + mapped)
+
+    def figures(self):
+        self.note()
+        named = {"anonymous_gb": self.anonymous, "mapped_gb": self.mapped, "peak_gb": self.peak}
+        return {name: round(value * 1.024, 2) for name, value in named.items()}
+
+
+def timed(work):
+    """Seconds that a call takes, and what it gives."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def prompt(num_patches, image_size, image_token, batch, num_text):
+    """ids (B, T) and pixels (B, R, R, 3)."""
+    rng = np.random.default_rng(5)
+    words = rng.integers(5, 1000, size=(batch, num_text - 1))
+    images = np.full((batch, num_patches), image_token)
+    ids = np.concatenate([images, np.full((batch, 1), 2), words], axis=1)
+    return ids, rng.uniform(-1, 1, size=(batch, image_size, image_size, 3)).astype(np.float32)
+
+
+def npgemma(settings, dtype):
+    import npgemma
+    from npgemma import inputs
+    from npgemma.model import prefill, see, step
+
+    watch = MemoryWatch()
+    load, model = timed(lambda: npgemma.load(settings["model"], dtype=dtype))
+    w, cfg = model.weights, model.config
+    vision = cfg.vision
+    ids, pixels = prompt(vision.num_patches, vision.image_size, cfg.image_token_id, settings["batch"], settings["text"])
+    ones, positions = np.ones_like(ids), inputs.slot_positions(ids, cfg)
+
+    def first_token():
+        soft = see(w, cfg, pixels)
+        return prefill(w, cfg, ids, soft, ones * 0, ones, positions, last_only=True)
+
+    runs = [timed(first_token) for _ in range(settings["repeats"] + 1)]
+    logits, state = runs[-1][1]
+    steps = []
+    for number in range(settings["steps"] + 1):
+        chosen = np.argmax(logits[:, -1], axis=-1)[:, None]
+        place = positions[:, -1:] + 1 + number
+        seconds, (logits, state) = timed(lambda: step(w, cfg, chosen, place, state))
+        steps.append(seconds)
+    figures = watch.figures() | {
+        "load": load, "first": statistics.median(seconds for seconds, _ in runs[1:]), "first_ever": runs[0][0],
+        "step": statistics.median(steps[1:]), "step_gb": step_bytes(w.arrays) / 1e9,
+    }
+    if dtype == "float32":
+        figures |= products_alone(w.arrays, cfg, settings["batch"], ids.shape[1])
+    return figures
+
+
+def step_bytes(arrays):
+    """Bytes of the decoder's matrices, the head among them: what a step reads at least."""
+    return sum(array.nbytes for name, array in arrays.items() if name.startswith("text.") and array.ndim == 2)
+
+
+def products_alone(arrays, cfg, batch, length):
+    """Seconds of the bare products with the same matrices and the same attention shapes: the floor of BLAS."""
+    rng = np.random.default_rng(0)
+    widths = sorted({array.shape[1] for array in arrays.values() if array.ndim == 2})
+    table = arrays["text.embedded.weight"]
+    matrices = {name: array for name, array in arrays.items() if array.ndim == 2 and "positions" not in name}
+
+    def sweep(text_rows, with_vision):
+        xs = {D: rng.standard_normal((max(text_rows, 1), D), dtype=np.float32) for D in widths}
+        vs = {D: rng.standard_normal((batch * cfg.vision.num_patches, D), dtype=np.float32) for D in widths}
+
+        def run():
+            for name, matrix in matrices.items():
+                is_text = name.startswith("text.")
+                if matrix is not table and (is_text or with_vision):
+                    (xs if is_text else vs)[matrix.shape[1]] @ matrix.T
+            xs[table.shape[1]][:batch] @ table.T
+            attention(cfg.text, text_rows // batch, length, cfg.text.depth)
+            if with_vision:
+                attention(cfg.vision, cfg.vision.num_patches, cfg.vision.num_patches, cfg.vision.depth)
+
+        return statistics.median(timed(run)[0] for _ in range(4))
+
+    def attention(tower, T, S, depth):
+        N, H = tower.num_heads, tower.head_dim
+        q = np.zeros((batch, N, T, H), np.float32)
+        k = np.zeros((batch, N, H, S), np.float32)
+        for _ in range(depth):
+            (q @ k) @ k.transpose(0, 1, 3, 2)
+
+    return {"first_products": sweep(batch * length, True), "step_products": sweep(batch, False)}
+
+
+def transformers(settings, dtype):
+    import torch
+    from transformers import PaliGemmaForConditionalGeneration
+    from transformers import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    watch = MemoryWatch()
+    kind = getattr(torch, dtype)
+    load, model = timed(lambda: PaliGemmaForConditionalGeneration.from_pretrained(settings["model"], dtype=kind).eval())
+    config = model.config
+    vision, image_token = config.vision_config, config.image_token_index
+    num_patches = (vision.image_size // vision.patch_size) ** 2
+    ids, pixels = prompt(num_patches, vision.image_size, image_token, settings["batch"], settings["text"])
+    inputs = {
+        "input_ids": torch.from_numpy(ids), "token_type_ids": torch.zeros(ids.shape, dtype=torch.int64),
+        "pixel_values": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).to(kind),
+        "attention_mask": torch.ones(ids.shape, dtype=torch.int64), "use_cache": True, "logits_to_keep": 1,
+    }
+    with torch.inference_mode():
+        runs = [timed(lambda: model(**inputs)) for _ in range(settings["repeats"] + 1)]
+        result, steps = runs[-1][1], []
+        mask = inputs["attention_mask"]
+        for _ in range(settings["steps"] + 1):
+            chosen = result.logits[:, -1].argmax(-1)[:, None]
+            mask = torch.cat([mask, torch.ones_like(chosen)], dim=1)
+            more = {"input_ids": chosen, "attention_mask": mask, "past_key_values": result.past_key_values}
+            seconds, result = timed(lambda: model(**more, use_cache=True))
+            steps.append(seconds)
+    return watch.figures() | {
+        "load": load, "first": statistics.median(seconds for seconds, _ in runs[1:]), "first_ever": runs[0][0],
+        "step": statistics.median(steps[1:]), "attention": config._attn_implementation,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def ceilings(settings):
+    """What this machine can do at best: sgemm at the model's shapes, and reading memory."""
+    rng = np.random.default_rng(0)
+    figures = {}
+    for T, D, F in ((256, 1152, 4304), (261, 2048, 16384), (261, 16384, 2048)):
+        x, w = rng.standard_normal((T, D), dtype=np.float32), rng.standard_normal((F, D), dtype=np.float32)
+        seconds = min(timed(lambda: x @ w.T)[0] for _ in range(7))
+        figures[f"sgemm {T}x{D} by {D}x{F}, GFLOP/s"] = round(2 * T * D * F / seconds / 1e9)
+    matrix, vector = np.ones((1 << 18, 2048), np.float32), np.ones(2048, np.float32)
+    seconds = min(timed(lambda: matrix @ vector)[0] for _ in range(7))
+    figures["memory read, GB/s"] = round(matrix.nbytes / seconds / 1e9, 1)
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    figures["BLAS"] = f"{blas['name']} {blas['version']}, {kernel()}"
+    return figures
+
+
+def kernel():
+    """The set of kernels that BLAS chose, where threadpoolctl is there to ask it."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "kernels unknown (threadpoolctl is not installed)"
+    return ", ".join(f"{info.get('architecture')} kernels, {info['num_threads']} threads" for info in threadpool_info())
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    name, _, dtype = settings["subject"].partition("-")
+    result = ceilings(settings) if name == "ceilings" else globals()[name](settings, dtype)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
