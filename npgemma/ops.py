@@ -14,6 +14,9 @@ from npgemma import stored
 # uniform, as in PyTorch, and not NaN.
 BIG_NEG = -3.4028234663852886e38
 
+# Up to so many rows a product is left to NumPy's own loops.
+FEW_ROWS = 16
+
 # An equation of many steps runs in blocks of about so many numbers, whose temporaries stay in the processor's cache.
 IN_CACHE = 1 << 16
 
@@ -69,8 +72,7 @@ def einsum(spec, a, b):
     ----------
     spec : str
         ``"btkgh,bskh->bkgts"``: letters that stand in all three are looped over, letters missing from the result are
-        summed over.  Letters of the result that only ``a`` has come before those that only ``b`` has, or the result
-        is transposed.
+        summed over.
     a, b : array
 
     Returns
@@ -79,21 +81,21 @@ def einsum(spec, a, b):
 
     Notes
     -----
-    ``np.einsum`` without ``optimize`` sums in its own loops, ten times slower than BLAS.
+    ``np.einsum`` without ``optimize`` sums in its own loops, ten times slower than BLAS; for the few rows of a step
+    that is less than what BLAS's threads cost, which go on spinning in the way of other threads.
     """
     inputs, output = spec.split("->")
     in_a, in_b = inputs.split(",")
+    sizes = dict(zip(in_a, a.shape, strict=True)) | dict(zip(in_b, b.shape, strict=True))
     batch = [letter for letter in output if letter in in_a and letter in in_b]
     only_a = [letter for letter in output if letter not in in_b]
     only_b = [letter for letter in output if letter not in in_a]
     summed = [letter for letter in in_a if letter not in output]
 
-    sizes = dict(zip(in_a, a.shape, strict=True)) | dict(zip(in_b, b.shape, strict=True))
-    rows = math.prod(sizes[letter] for letter in only_a)
-    columns = math.prod(sizes[letter] for letter in only_b)
-    depth = math.prod(sizes[letter] for letter in summed)
+    rows, columns, depth = (math.prod(sizes[letter] for letter in group) for group in (only_a, only_b, summed))
     batch_shape = [sizes[letter] for letter in batch]
-
+    if rows <= FEW_ROWS:
+        return np.einsum(spec, a, b)
     left = a.transpose([in_a.index(letter) for letter in batch + only_a + summed])
     right = b.transpose([in_b.index(letter) for letter in batch + summed + only_b])
     product = left.reshape(*batch_shape, rows, depth) @ right.reshape(*batch_shape, depth, columns)

@@ -15,11 +15,13 @@ import numpy as np
 # enough that threads rarely meet in the interpreter.
 BLOCK = 1 << 20
 
-# With more rows of x than this, BLAS on widened blocks beats a dot product for each pair of rows.
-FEW_ROWS = 3
+# Columns of a block: a piece of x of this length stays in a core's first cache, and BLAS starts no threads of its own
+# for so short a dot product.
+COLUMNS = 2048
 
-# Longest vector for which BLAS starts no threads of its own in a dot product.
-LONGEST_DOT = 10_000
+# With more rows of x than this, BLAS on widened blocks of so many rows beats dot products.
+FEW_ROWS = 3
+BLAS_ROWS = 512
 
 
 def is_stored(array) -> bool:
@@ -69,6 +71,7 @@ def linear(x, weight):
     T, F = x.shape[0], weight.shape[0]
     y = np.empty((T, F), dtype=np.float32)
     if T <= FEW_ROWS:
+        y[...] = 0.0
         each_thread(F, lambda start, stop: dot_rows(x, weight, y, start, stop))
     else:
         multiply_blocks(x, weight, y)
@@ -76,7 +79,7 @@ def linear(x, weight):
 
 
 def dot_rows(x, weight, y, start, stop):
-    """Fill ``y[:, start:stop]``, a dot product for each row of the matrix and of ``x``: the work of one thread.
+    """Add to ``y[:, start:stop]`` a dot product for each row of the matrix and of ``x``: one thread's work.
 
     Parameters
     ----------
@@ -87,21 +90,20 @@ def dot_rows(x, weight, y, start, stop):
     start, stop : int
     """
     T, D = x.shape
-    cuts = -(-D // LONGEST_DOT)
-    cuts = cuts if D % cuts == 0 else 1
-    x_cut = x.reshape(T, cuts, D // cuts)
-    rows = max(1, BLOCK // D)
-    buffer = np.empty((rows, D), dtype=np.float32)
+    buffer = np.empty(BLOCK, dtype=np.float32)
+    rows = max(1, BLOCK // min(D, COLUMNS))
     for first in range(start, stop, rows):
-        last = min(first + rows, stop)
-        block = widen_into(buffer[: last - first], weight[first:last])
-        block_cut = block.reshape(-1, cuts, D // cuts)
-        for t in range(T):
-            y[t, first:last] = np.vecdot(block_cut, x_cut[t]).sum(axis=-1)
+        for left in range(0, D, COLUMNS):
+            bits = weight[first : min(first + rows, stop), left : left + COLUMNS]
+            block = widen_into(buffer[: bits.size].reshape(bits.shape), bits)
+            for t in range(T):
+                y[t, first : first + len(bits)] += np.vecdot(block, x[t, left : left + COLUMNS])
 
 
 def multiply_blocks(x, weight, y):
-    """Fill ``y``: all threads widen a block, then BLAS multiplies by it with threads of its own.
+    """Fill ``y``: widen a block, then let BLAS multiply by it.
+
+    One thread widens, a twentieth of the whole: BLAS's threads go on spinning between products, in the way of others.
 
     Parameters
     ----------
@@ -111,13 +113,11 @@ def multiply_blocks(x, weight, y):
         Written.
     """
     F, D = weight.shape
-    rows = max(1, 2 * BLOCK // D)
-    buffer = np.empty((rows, D), dtype=np.float32)
-    for first in range(0, F, rows):
-        bits = weight[first : first + rows]
-        block = buffer[: len(bits)]
-        each_thread(len(bits), lambda start, stop: widen_into(block[start:stop], bits[start:stop]))
-        y[:, first : first + len(bits)] = x @ block.T
+    buffer = np.empty((min(F, BLAS_ROWS), D), dtype=np.float32)
+    for first in range(0, F, BLAS_ROWS):
+        bits = weight[first : first + BLAS_ROWS]
+        block = widen_into(buffer[: len(bits)], bits)
+        np.matmul(x, block.T, out=y[:, first : first + len(bits)])
 
 
 def widen_into(block, bits):

@@ -8,7 +8,7 @@ import numpy as np
 
 # Functions that CuPy implements through __array_function__, as far as npgemma calls them.
 FUNCTIONS = {
-    np.all, np.any, np.arange, np.argmax, np.concatenate, np.cumsum, np.empty, np.empty_like, np.full, np.max, np.mean,
+    np.all, np.any, np.arange, np.argmax, np.concatenate, np.cumsum, np.einsum, np.empty, np.empty_like, np.full, np.max, np.mean,
     np.min, np.ones_like, np.split, np.sum, np.where, np.zeros_like,
 }
 UFUNCS = {

@@ -39,7 +39,9 @@ def test_embedding_is_a_product_with_one_hot_vectors():
     [
         ("btkgh,bskh->bkgts", (2, 3, 4, 5, 6), (2, 7, 4, 6)),
         ("bkgts,bskh->btkgh", (2, 4, 5, 3, 7), (2, 7, 4, 6)),
-        ("ab,bc->ac", (2, 3), (3, 4)),
+        ("btkgh,bskh->bkgts", (2, 1, 4, 5, 6), (2, 7, 4, 6)),
+        ("bkgts,bskh->btkgh", (1, 4, 5, 9, 7), (1, 7, 4, 6)),
+        ("ab,bc->ac", (20, 3), (3, 4)),
         ("abc,dc->dab", (2, 3, 4), (5, 4)),
     ],
 )
