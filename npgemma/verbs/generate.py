@@ -17,6 +17,7 @@ from npgemma.generation.settings import DEFAULT_NEW_TOKENS
 from npgemma.model import Model
 from npgemma.progress import Progress
 from npgemma.show.draw import draw_boxes
+from npgemma.show.profile import Profile
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.batch_file import answer_file
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
@@ -49,6 +50,7 @@ def add(subparsers) -> None:
     add_choice_options(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    group.add_argument("--profile", action="store_true", help="where the time went, tensor by tensor, on stderr")
     group.add_argument("--draw", metavar="OUT.png", help="draw the boxes of the answer on the picture")
     group.add_argument("--batch", metavar="FILE.jsonl", help=BATCH_HELP)
     group.add_argument(
@@ -100,13 +102,16 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args, model)
     ready = prepare(model, request)
     heard = Heard(streams=not args.json and model.tokenizer is not None)
+    profile = Profile(model.weights.arrays, model.config) if args.profile else None
     try:
-        answer = ask(model, ready, settings, heard)
+        answer = ask(model, ready, settings, heard, profile)
     except KeyboardInterrupt:
         if heard.tokens or args.json:
             show(heard.answer(ready), args, {"load": load_seconds}, heard)
         raise
     show(answer, args, {"load": load_seconds}, heard)
+    if profile is not None:
+        print(profile.table(), file=sys.stderr)
     if args.draw is not None:
         draw(args.draw, model, answer, request.image)
     return 0
@@ -158,12 +163,12 @@ class Heard:
         return Answer("".join(texts), ids, "interrupted", logprobs, tuple(ready.ids), sum(logprobs), tuple(ready.notes))
 
 
-def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard) -> Answer:
+def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, profile: Profile | None) -> Answer:
     """Generate, streaming where one answer grows token by token."""
     one = settings["num_beams"] == 1 and settings["num_return"] == 1
     heard.streams = heard.streams and one
     with heard.progress:
-        return generate_batch(model, [ready], on_token=heard if one else None, **settings)[0]
+        return generate_batch(model, [ready], on_token=heard if one else None, observe=profile, **settings)[0]
 
 
 def show(answer: Answer, args: argparse.Namespace, seconds: dict[str, float], heard: Heard) -> None:
@@ -218,3 +223,5 @@ def refuse_beside_batch(args: argparse.Namespace) -> None:
     for name in ("image", "prompt", "ids", "draw"):
         if getattr(args, name) is not None:
             raise InputError(f"--batch: the questions are in {args.batch}; leave out {name}")
+    if args.profile:
+        raise InputError("--profile: is of one answer; leave out --batch")
