@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import npgemma
 from npgemma.show.describe import describe
 
-FILE = Path(npgemma.__file__).parent / "show" / "hover" / "pydevd_plugin_npgemma.py"
+ROOT = Path(__file__).parents[2]
+# An installed npgemma has it among pydevd's plugins, not among its own modules.
+FILE = ROOT / "npgemma" / "show" / "hover" / "pydevd_plugin_npgemma.py"
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_program_that_does_not_use_npgemma_keeps_numpys_own_text(provider, mon
 
 def test_it_is_installed_where_pydevd_looks():
     setup = configparser.ConfigParser()
-    setup.read(FILE.parents[3] / "setup.cfg")
+    setup.read(ROOT / "setup.cfg")
     assert setup["options"]["py_modules"] == f"pydevd_plugins.extensions.{FILE.stem}"
     assert setup["options"]["package_dir"].split() == ["pydevd_plugins.extensions", "=", "npgemma/show/hover"]
     assert (FILE.parents[3] / "npgemma/show/hover" / FILE.name).is_file()
