@@ -158,7 +158,9 @@ def each_thread(length, work):
 def num_threads() -> int:
     """As many threads as BLAS was told to use, or as there are processors to run on."""
     told = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else len(os.sched_getaffinity(0))
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

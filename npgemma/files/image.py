@@ -7,7 +7,6 @@ Not supported: pictures of other formats than PNG, JPEG, WebP, BMP and GIF, and 
 """
 
 import io
-import json
 import math
 import warnings
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from PIL import Image, ImageColor, ImageFile, ImageOps
 
 from npgemma.errors import ConfigError, ImageError
 from npgemma.files import sniff
+from npgemma.files.folder import model_file, read_json
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 RESAMPLES = {
@@ -325,11 +325,11 @@ def read_settings(folder: str | Path) -> ImageSettings:
     -----
     ``preprocessor_config.json``, or as transformers 5 saves it, ``image_processor`` in ``processor_config.json``.
     """
-    path = Path(folder) / "preprocessor_config.json"
-    fields = _read_object(path)
+    path = model_file(Path(folder), "preprocessor_config.json", ConfigError)
+    fields = read_json(path, ConfigError) if path.exists() else None
     if fields is None:
-        path = Path(folder) / "processor_config.json"
-        fields = (_read_object(path) or {}).get("image_processor")
+        path = model_file(Path(folder), "processor_config.json", ConfigError)
+        fields = (read_json(path, ConfigError) if path.exists() else {}).get("image_processor")
     if fields is None:
         return ImageSettings()
     if not isinstance(fields, dict):
@@ -344,21 +344,6 @@ def read_settings(folder: str | Path) -> ImageSettings:
         mean=_three(path, "image_mean", fields.get("image_mean", 0.5)),
         std=_three(path, "image_std", fields.get("image_std", 0.5)),
     )
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object, or None where there is no file."""
-    if not path.exists():
-        return None
-    data = sniff.read_file(path, 10_000_000, ConfigError)
-    try:
-        found = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as problem:
-        kind = sniff.describe(data[:1024]) or "broken JSON"
-        raise ConfigError(f"{path}: is {kind}: {problem}; download it again") from problem
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: holds a JSON {type(found).__name__}; want an object")
-    return found
 
 
 def _side(path: Path, size: Any) -> int | None:

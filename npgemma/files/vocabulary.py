@@ -5,7 +5,6 @@ and tokens that are cut out of the text before any merging. Only vocabularies bu
 merges with byte fallback, spaces written as U+2581, no other normalisation, no space put in front.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from npgemma.errors import TokenizerError
 from npgemma.files import sniff
+from npgemma.files.folder import model_file, parse_json, read_json
 
 SPACE = "\u2581"  # how a piece writes a space
 IMAGE = "<image>"
@@ -69,10 +69,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
     ``tokenizer.model`` is preferred; ``tokenizer.json`` serves where there is no other.
     """
-    model, table = folder / "tokenizer.model", folder / "tokenizer.json"
+    names = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+    model, table, settings = (model_file(folder, name, TokenizerError) for name in names)
     if model.exists():
-        vocabulary = from_sentencepiece(model)
-        return _with_paligemma_tokens(_with_listed_tokens(vocabulary, folder / "tokenizer_config.json"))
+        return _with_paligemma_tokens(_with_listed_tokens(from_sentencepiece(model), settings))
     if table.exists():
         return _with_paligemma_tokens(from_tokenizer_json(table))
     raise TokenizerError(
@@ -181,7 +181,7 @@ def from_tokenizer_json(path: Path) -> Vocabulary:
     """Read a Hugging Face ``tokenizer.json`` of Gemma's kind."""
     data = sniff.read_file(path, MAX_BYTES, TokenizerError)
     _refuse_other_kinds(path, data)
-    root = _parse_json(path, data)
+    root = parse_json(data, str(path), TokenizerError)
     model = root.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise TokenizerError(f"{path}: has no model.vocab of pieces and ids; want a byte-pair tokenizer like Gemma's")
@@ -195,26 +195,6 @@ def from_tokenizer_json(path: Path) -> Vocabulary:
     added = [_added_token(path, by_id, entry) for entry in listed]
     pieces = _dense(path, by_id)
     return _vocabulary(path, pieces, _merge_ranks(path, model.get("merges"), model["vocab"]), added)
-
-
-def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        root = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as problem:
-        raise TokenizerError(f"{path}: is broken JSON: {problem}; download it again") from problem
-    if not isinstance(root, dict):
-        raise TokenizerError(f"{path}: holds a JSON {type(root).__name__}; want an object")
-    return root
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make the object of these pairs; Python's json would let the last of two equal keys win in silence."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
 
 
 def _check_json_settings(path: Path, root: Mapping[str, Any], model: Mapping[str, Any]) -> None:
@@ -257,7 +237,7 @@ def _with_listed_tokens(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     """Add what ``tokenizer_config.json`` lists beside a tokenizer.model: tokens added after it was trained."""
     if not path.exists():
         return vocabulary
-    listed = _parse_json(path, sniff.read_file(path, MAX_BYTES, TokenizerError)).get("added_tokens_decoder") or {}
+    listed = read_json(path, TokenizerError).get("added_tokens_decoder") or {}
     if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
         raise TokenizerError(f"{path}: added_tokens_decoder is not an object of objects")
     by_id = dict(enumerate(vocabulary.pieces))

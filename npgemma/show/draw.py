@@ -29,9 +29,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
         RGB, as large as the original.  Lines and letters grow with it; every line has a black rim, so that it shows on
         any ground.  Labels stand on their box, below it or inside it, wherever they fit and cover no other label.
     """
-    drawn = image.convert("RGB")
-    if drawn is image:
-        drawn = image.copy()
+    drawn = image.convert("RGB")  # a copy, even of an RGB picture
     canvas = ImageDraw.Draw(drawn)
     line = max(1, round(min(drawn.size) / 250))
     font = ImageFont.load_default(max(10, round(min(drawn.size) / 32)))

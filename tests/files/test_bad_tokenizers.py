@@ -44,7 +44,7 @@ BROKEN = [
     (b"<!DOCTYPE html>\n<html>", "is an HTML page"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git-LFS pointer.*git lfs pull"),
     (b"\x80\x02ctorch", "is a Python pickle"),
-    (bytes(random.Random(0).randrange(256) for _ in range(500)), "no SentencePiece model|broken JSON"),
+    (bytes(random.Random(0).randrange(256) for _ in range(500)), "no SentencePiece model|not UTF-8"),
 ]
 
 
@@ -56,7 +56,7 @@ def test_row_75_files_that_are_no_tokenizer_are_named(tmp_path, name, data, mess
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.999])
 def test_row_75_truncated_files_are_refused(tmp_path, share):
-    refuse(tmp_path, "tokenizer.json", TABLE[: int(len(TABLE) * share)], "broken JSON")
+    refuse(tmp_path, "tokenizer.json", TABLE[: int(len(TABLE) * share)], "not JSON")
     refuse(tmp_path, "tokenizer.model", MODEL[: int(len(MODEL) * share)], "truncated")
 
 
@@ -124,7 +124,7 @@ def test_row_75_faults_within_a_tokenizer_json_are_named(tmp_path, changes, mess
 
 
 def test_row_75_keys_that_stand_twice_are_refused(tmp_path):
-    refuse(tmp_path, "tokenizer.json", b'{"model": {}, "model": {}}', "the key 'model' stands twice")
+    refuse(tmp_path, "tokenizer.json", b'{"model": {}, "model": {}}', "the key 'model' occurs twice")
     refuse(tmp_path, "tokenizer.json", b"[]", "holds a JSON list; want an object")
 
 
@@ -242,3 +242,12 @@ def test_pieces_and_numbers_that_do_not_exist_are_refused(tmp_path):
     ):
         with pytest.raises(TokenizerError, match=message):
             call()
+
+
+def test_row_39_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere.model").write_bytes(b"secret")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "tokenizer.model").symlink_to(tmp_path / "elsewhere.model")
+    with pytest.raises(TokenizerError, match="outside the model's folder"):
+        load_tokenizer(folder)
