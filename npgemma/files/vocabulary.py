@@ -147,6 +147,9 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """Read a base-128 number at ``at``; gives the number and the place after it."""
+    # Nearly all are of one byte, and a vocabulary has a million.
+    if at < len(data) and data[at] < 128:
+        return data[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]
