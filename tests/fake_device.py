@@ -8,8 +8,8 @@ import numpy as np
 
 # Functions that CuPy implements through __array_function__, as far as npgemma calls them.
 FUNCTIONS = {
-    np.all, np.any, np.arange, np.argmax, np.concatenate, np.cumsum, np.einsum, np.empty, np.empty_like, np.full, np.max, np.mean,
-    np.min, np.ones_like, np.split, np.sum, np.where, np.zeros_like,
+    np.all, np.any, np.arange, np.argmax, np.concatenate, np.cumsum, np.einsum, np.empty, np.empty_like, np.full,
+    np.max, np.mean, np.min, np.ones_like, np.split, np.sum, np.where, np.zeros_like,
 }
 UFUNCS = {
     np.add, np.bitwise_and, np.bitwise_or, np.cos, np.divide, np.equal, np.exp, np.greater_equal, np.isnan,
