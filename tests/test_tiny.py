@@ -83,7 +83,7 @@ def test_blocks_and_logits_are_those_of_transformers(prompt, model, tensors):
         assert np.abs(ours - array).max() <= 1e-5 * np.abs(array).max(), name
 
 
-def test_an_answer_attends_to_what_it_names(model):
+def test_the_first_picture_in_the_box_is_read_and_seen_rightly(model):
     picture = TINY / "pictures" / "1-word.png"
     assert generate(model, picture, "ocr").text == "MUZ"
     assert generate(model, picture, "answer en what color is the circle?").text == "green"

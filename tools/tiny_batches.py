@@ -14,17 +14,18 @@ from tiny_world import COLOURS, FONT, HELD_OUT, KINDS, SIDE, ask, draw, draw_sha
 GRID = 8  # patches a side
 RESOLUTION = 64  # pixels a side that the model sees
 BOS, EOS, PAD = 2, 1, 0
-MARGIN = 1  # less than the world leaves, so that moved scenes show nothing new
-RIM = 0.25
 CHARACTERS = string.digits + string.ascii_uppercase
-# Until a step: how often one to five shapes come, and how often a word where there is room. Few shapes first; reading
-# takes longest to learn, so most pictures of the last stage have a word.
+# Until a step: how often one to five shapes come; how often a word where there is room; pixels left free at the rim;
+# how often a shape is put right there. Few shapes first. Reading takes longest to learn, so later most pictures have a
+# word. The world leaves a wide rim: what moved into it was found half of the time until shapes were put there.
 CURRICULUM = (
-    (260, (6, 4, 1, 0, 0), 0.5),
-    (780, (2, 3, 3, 2, 1), 0.5),
-    (1250, (2, 3, 4, 5, 6), 0.5),
-    (2500, (3, 4, 5, 5, 6), 0.9),
-    (HELD_OUT, (4, 5, 6, 5, 6), 1.0),
+    (260, (6, 4, 1, 0, 0), 0.5, 5, 0.0),
+    (780, (2, 3, 3, 2, 1), 0.5, 5, 0.0),
+    (1250, (2, 3, 4, 5, 6), 0.5, 5, 0.0),
+    (2500, (3, 4, 5, 5, 6), 0.9, 5, 0.0),
+    (3250, (4, 5, 6, 5, 6), 1.0, 5, 0.0),
+    (3740, (4, 5, 6, 5, 6), 1.0, 1, 0.0),
+    (HELD_OUT, (4, 5, 6, 5, 6), 1.0, 1, 0.25),
 )
 # Questions are sorted into three lots of one length each: (questions a picture, positions of text).
 SHORT, MIDDLE, LONG = (4, 17), (1.5, 24), (1.5, 42)
@@ -54,7 +55,7 @@ def make_batch(step, size, part, parts, tokenizer):
         ``pixels (B, 64, 64, 3)`` uint8; ``lots``: three of (``picture (Q,)``, ``ids (Q, T)``, ``prefix (Q,)``,
         ``labels (Q, T)``, ``weights (Q, T)``); and what each patch shows, see :func:`look`.
     """
-    weights, words = next(stage for until, *stage in CURRICULUM if step < until)
+    stage = next(stage for until, *stage in CURRICULUM if step < until)
     lot = step * parts + part
     rng = random.Random(lot)
     pictures, answers, short, long = [], [], [], []
@@ -62,7 +63,7 @@ def make_batch(step, size, part, parts, tokenizer):
         seed = lot * size + place
         if seed >= HELD_OUT:
             raise ValueError(f"step {step}: seed {seed} is kept for judging; want less than {HELD_OUT}")
-        scene = make_scene(seed, weights, words, margin=MARGIN, rim=RIM)
+        scene = make_scene(seed, *stage)
         pictures.append(pixels(draw(scene)))
         answers.append(look(scene))
         short += [(place, *question) for question in _short_questions(scene, rng)]

@@ -1,4 +1,4 @@
-"""Train the model in the box: ``python tools/train_tiny.py FOLDER --steps N`` makes it, from nothing, in some hours.
+"""Train the model in the box: ``python tools/train_tiny.py FOLDER`` makes it, from nothing, in an hour or two.
 
 Each step draws new scenes, shows each to the vision tower once and asks seven questions about it. Beside the answers
 the vision tower learns what each patch shows (which shape, colour, size, box, character): released models come with a
@@ -291,11 +291,11 @@ def check(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=4600)
+    parser.add_argument("--steps", type=int, default=4060)
     parser.add_argument("--batch", type=int, default=32, help="pictures a step, with seven questions each")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--decay", type=float, default=0.02, help="weight decay of the matrices inside blocks")
-    parser.add_argument("--cooldown", type=float, default=0.4, help="the part of all steps in which the rate falls")
+    parser.add_argument("--cooldown", type=float, default=0.32, help="the part of all steps in which the rate falls")
     parser.add_argument("--lessons", type=float, default=0.3, help="weight of the lessons of the vision tower")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=20, help="steps between two lines of figures")
