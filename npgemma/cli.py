@@ -11,7 +11,13 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from npgemma.errors import CheckpointError, ConfigError, ImageError, NpgemmaError, TokenizerError
+from npgemma.errors import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    NpgemmaError,
+    TokenizerError,
+)
 
 DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -76,26 +82,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(words: Sequence[str]) -> int:
     """Parse the words of a command and do it."""
-    named = [word for word in words if word in VERBS][:1]
-    parser = build_parser(named or VERBS)
-    args, unknown = parser.parse_known_args(words)
-    if unknown:
-        Parser(" ".join(["npgemma", *named])).error(f"unknown arguments: {' '.join(unknown)}")
-    if args.run is None:
+    if not words or words[0] not in VERBS:
+        parser, _ = build_parser()
+        parser.parse_args(words)  # --help, or a mistake
         parser.print_help()
         return DONE
+    _, verbs = build_parser(words[:1])
+    # The verb's own parser reads its words: only so may options stand between IMAGE and PROMPT.
+    parser = verbs[words[0]]
+    args, unknown = parser.parse_known_intermixed_args(words[1:])
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
     code: int = args.run(args)
     return code
 
 
-def build_parser(verbs: Iterable[str] = VERBS) -> Parser:
-    """Describe the command, with the arguments of ``verbs``."""
+def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser]]:
+    """Describe the command, with the arguments of ``verbs``; gives its parser, and that of each verb."""
     parser = Parser("npgemma", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.set_defaults(run=None)
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
     for verb in verbs:
         importlib.import_module(f"npgemma.verbs.{verb}").add(subparsers)
-    return parser
+    return parser, dict(subparsers.choices)
 
 
 def complain(message: object, code: int) -> int:

@@ -263,3 +263,8 @@ def test_a_broken_picture_exits_with_2(speak, tmp_path, capsys):
 def test_specials_are_allowed_on_demand(speak, picture, capsys):
     speak(saying("cat"))
     assert run(capsys, picture, "<loc0001> what", "--allow-specials", "--model", "some")[0] == 0
+
+
+def test_options_may_stand_between_the_picture_and_the_prompt(speak, picture, capsys):
+    speak(saying("a cat on a mat"))
+    assert run(capsys, picture, "--max-tokens", "30", "caption en", "--model", "some") == (0, "a cat on a mat\n", "")
