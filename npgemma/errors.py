@@ -13,6 +13,10 @@ class InputError(NpgemmaError, ValueError):
     """An argument of a public function has a wrong shape, dtype or range."""
 
 
+class InputTypeError(InputError, TypeError):
+    """An argument of a public function is of a wrong kind."""
+
+
 class ConfigError(NpgemmaError, ValueError):
     """A ``config.json`` (or a configuration record) describes no model that npgemma can run."""
 
@@ -39,6 +43,13 @@ class OutputError(NpgemmaError, OSError):
 
 class PromptTypeError(PromptError, TypeError):
     """What was given as text is no str."""
+
+
+class TensorError(NpgemmaError, KeyError):
+    """A trace was asked for a tensor that it does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the message's repr
 
 
 class WeightError(NpgemmaError, KeyError):

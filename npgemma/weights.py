@@ -12,7 +12,7 @@ import numpy as np
 
 from npgemma import stored
 from npgemma.config import Config
-from npgemma.errors import InputError, WeightError
+from npgemma.errors import InputError, InputTypeError, WeightError
 from npgemma.precision import PRECISIONS, Precision
 
 
@@ -60,6 +60,8 @@ class Weights:
 
     def watched_by(self, observe):
         """Give the same weights, with each kept tensor shown to ``observe``."""
+        if not callable(observe):
+            raise InputTypeError(f"observe: came as {observe!r:.80}; want a function of a name and an array")
         return replace(self, observe=observe)
 
     @property
@@ -93,16 +95,25 @@ class Weights:
         return self.show(name, self.precision.store(x))
 
     def show(self, name, x):
-        """Name a tensor that is not rounded (ids, positions, masks, angles) and show it to the observer."""
+        """Name a tensor that is not rounded (ids, positions, masks, angles) and show it to the observer, read-only."""
         if self.observe is None:
             return x
-        replacement = self.observe(self.path + name, x)
+        replacement = self.observe(self.path + name, read_only(x))
         if replacement is None:
             return x
         if getattr(replacement, "shape", None) != x.shape or replacement.dtype != x.dtype:
             came = f"{getattr(replacement, 'shape', type(replacement).__name__)} {getattr(replacement, 'dtype', '')}"
             raise InputError(f"{self.path}{name}: the replacement is {came.strip()}; want {x.shape} {x.dtype}")
         return replacement
+
+
+def read_only(x):
+    """Give a view that cannot be written into: an observer changes a run by what it returns, and by nothing else."""
+    if not isinstance(x, np.ndarray):
+        return x
+    view = x.view()
+    view.flags.writeable = False
+    return view
 
 
 def branches(arrays, levels=2, indent="  "):

@@ -90,3 +90,20 @@ def test_tensor_counts_equal_the_released_files(family, tensors):
 def test_each_shape_has_as_many_letters_as_axes(name):
     for parameter in schema(GENERATIONS[name]).values():
         assert len(parameter.letters.split()) == len(parameter.shape)
+
+
+def test_an_observer_cannot_write_into_what_it_sees():
+    def spoil(name, x):
+        with pytest.raises(ValueError, match="read-only"):
+            x += 1
+        seen.append(x)
+
+    x, seen = np.float32([1, 2]), []
+    kept = Weights({}).watched_by(spoil).keep("scores", x)
+    assert kept is x and kept.tolist() == [1, 2] and kept.flags.writeable
+    assert np.shares_memory(seen[0], x)  # a view: watching copies nothing
+
+
+def test_an_observer_that_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="observe: came as 5"):
+        Weights({}).watched_by(5)
