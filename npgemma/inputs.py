@@ -20,7 +20,10 @@ def as_integers(name, values):
     InputError
         If it is no such thing.
     """
-    array = values if hasattr(values, "dtype") else np.array(values)
+    try:
+        array = values if hasattr(values, "dtype") else np.array(values)
+    except ValueError:
+        raise InputError(f"{name}: came as rows of different lengths; want integers (B, T), padded") from None
     if array.ndim != 2 or array.dtype.kind not in "iub" or array.size == 0:
         raise InputError(f"{name}: came as {array.shape} {array.dtype}; want integers (B, T), both at least 1")
     return array if array.dtype.kind == "i" else array.astype(np.int64)

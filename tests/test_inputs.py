@@ -100,3 +100,8 @@ def test_positions_count_slots_or_real_tokens():
     assert inputs.slot_positions(np.zeros((2, 3), int), CFG).tolist() == [[1, 2, 3], [1, 2, 3]]
     real = np.array([[0, 0, 1, 1], [1, 1, 1, 0]])
     assert inputs.counted_positions(real, CFG).tolist() == [[1, 1, 1, 2], [1, 2, 3, 3]]
+
+
+def test_rows_of_different_lengths_are_refused():
+    with pytest.raises(InputError, match="ids: came as rows of different lengths"):
+        inputs.as_integers("ids", [[1, 2], [3]])

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.config import Config
-from npgemma.errors import InputError
+from npgemma.errors import InputError, InputTypeError
 from npgemma.show.describe import axes
 
 NORM = "x / sqrt(mean(x^2) + norm_eps) * (1 + {0}.weight)"
@@ -276,7 +276,9 @@ def without_step(name: str) -> str:
 
 def as_patterns(only: str | Iterable[str]) -> tuple[str, ...]:
     """Take one pattern, several between commas, or an iterable of them."""
-    listed = [only] if isinstance(only, str) else list(only)
+    listed = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
+    if not all(isinstance(each, str) for each in listed):
+        raise InputTypeError(f"patterns: came as {only!r:.80}; want a pattern such as 'text.blocks.*.out', or several")
     return tuple(part.strip() for each in listed for part in each.split(",") if part.strip())
 
 

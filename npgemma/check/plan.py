@@ -3,6 +3,7 @@
 Letters: B batch, I pictures of the whole batch, M pictures of one prompt, R image side, T length of the prompt.
 """
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from npgemma import inputs
 from npgemma.check.names import Tensor, as_patterns, check_patterns, matches, tensors
 from npgemma.config import Config
-from npgemma.errors import InputError
+from npgemma.errors import InputError, InputTypeError
 from npgemma.generation.requests import Request, prepare
+from npgemma.generation.settings import Settings, check_whole, for_model
 from npgemma.model import Model
 from npgemma.show.describe import size_of
 
@@ -151,8 +153,10 @@ def plan(
     InputError
         If a pattern fits nothing, or a row lies outside the prompt.
     """
-    if max_new_tokens < 0:
-        raise InputError(f"max_new_tokens is {max_new_tokens}; want 0 (read the prompt only) or more")
+    # Before a list is made of what each token computes.
+    check_whole("max_new_tokens", max_new_tokens, 0)
+    if max_new_tokens:  # held against the context before a list is made of what each token computes
+        for_model(Settings(max_new_tokens=max_new_tokens), model.config, question.ids.shape[1])
     everything = all_tensors(model.config, question, max_new_tokens)
     patterns, last = as_patterns(only or ()), as_patterns(stop_after or ())
     check_patterns([*patterns, *last], everything)
@@ -202,10 +206,14 @@ def row_numbers(rows, length: int) -> tuple[int, ...]:
     InputError
         If there is none, or one lies outside the prompt.
     """
+    parts = rows.split(",") if isinstance(rows, str) else [rows] if not isinstance(rows, Iterable) else rows
     numbers: list[int] = []
-    for part in rows.split(",") if isinstance(rows, str) else [rows] if isinstance(rows, int | slice) else rows:
-        item = parsed(part) if isinstance(part, str) else part
-        numbers += range(length)[item] if isinstance(item, slice) else [int(item)]
+    try:
+        for part in parts:
+            item = parsed(part) if isinstance(part, str) else part
+            numbers += range(length)[item] if isinstance(item, slice) else [operator.index(item)]
+    except (TypeError, ValueError) as problem:  # no whole number; a slice of step 0
+        raise InputTypeError(f"rows: came as {rows!r:.80}: {problem}; want positions such as -1 or '0:4,-1'") from None
     outside = [number for number in numbers if not -length <= number < length]
     if outside or not numbers:
         raise InputError(f"rows: came as {rows!r}; the prompt has {length} positions, want some of 0..{length - 1}")

@@ -5,6 +5,7 @@ are mapped from there.  Generated tokens come as ``step.0.…``, ``step.1.…``;
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from npgemma.check import trace_file
+from npgemma.check.names import nearest
 from npgemma.check.plan import Plan, ask, check_size, given, plan
 from npgemma.check.precisions import in_precision
+from npgemma.errors import InputTypeError, TensorError
 from npgemma.generation.generate import generate
 from npgemma.generation.requests import Request
+from npgemma.generation.settings import check_callable
 from npgemma.model import Model, forward
 from npgemma.show.describe import describe, size_of, to_host
 
@@ -37,7 +41,13 @@ class Trace(Mapping):
     manifest: dict[str, Any]
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            near = ", ".join(nearest(str(name), self.arrays)) or "none"
+            raise TensorError(f"no tensor {name!r} among the {len(self)} of this trace; nearest: {near}")
         return self.arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.arrays)
@@ -104,6 +114,8 @@ def trace(
     OutputError
         If ``out`` exists or cannot be written; nothing half-written stays.
     """
+    check_callable("observe", observe)
+    check_target_name(out)
     question = ask(model, Request(image, prompt, ids, pixels))
     planned = plan(in_precision(model, precision), question, only, rows, stop_after, max_new_tokens, observe)
     return run(planned, out, force)
@@ -137,8 +149,15 @@ def trace_forward(
     -------
     trace : Trace
     """
+    check_target_name(out)
     question = given(model.config, ids, pixels, token_types, attention_mask, positions)
     return run(plan(in_precision(model, precision), question, **chosen), out, force)
+
+
+def check_target_name(out: Any) -> None:
+    """Refuse what is no name of a file, before anything is computed."""
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise InputTypeError(f"out: came as {out!r:.80}; want the path of a new .safetensors file")
 
 
 def run(planned: Plan, out: str | Path | None = None, force: bool = False) -> Trace:

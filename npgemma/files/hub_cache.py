@@ -29,8 +29,11 @@ def find_model(name_or_folder: str | Path) -> Path:
     name, folder = os.fspath(name_or_folder), Path(name_or_folder)
     if not name:
         raise InputError("model: the name is empty; want a folder or a hub id")
-    if folder.is_dir():
-        return folder
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError as problem:  # a name too long, a folder that may not be looked into
+        raise InputError(f"model: {name:.80}: {problem.strerror}; want a folder or a hub id") from None
     if folder.exists():
         raise InputError(f"model: {name!r} is a file; want the folder that holds config.json")
     if not HUB_ID.fullmatch(name) or ".." in name or "--" in name:

@@ -15,8 +15,8 @@ from npgemma.generation.answers import Answer, Growing, Token
 from npgemma.generation.drawing import Draws
 from npgemma.generation.loop import grow
 from npgemma.generation.places import with_boxes
-from npgemma.generation.requests import Prefilled, Ready, Request, prefill, prepare
-from npgemma.generation.settings import Settings, for_model
+from npgemma.generation.requests import Prefilled, Ready, Request, check_model, prefill, prepare
+from npgemma.generation.settings import Settings, check_callable, check_listed, for_model
 from npgemma.model import Model
 
 
@@ -98,6 +98,9 @@ def generate_batch(
     answers : list of Answer
         One a request, in order.
     """
+    check_model(model)
+    check_listed("requests", requests, "Request")
+    check_callable("on_token", on_token)
     chosen, notes = with_seed(make_settings(settings))
     if on_token is not None and (len(requests) != 1 or chosen.num_return > 1 or chosen.num_beams > 1):
         raise InputError("on_token: tells of one growing answer; want one request, num_return 1 and num_beams 1")

@@ -5,7 +5,7 @@ longest prompt, V vocabulary.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from npgemma import inputs
 from npgemma import model as paligemma
 from npgemma.cache import State
-from npgemma.errors import InputError
+from npgemma.errors import InputError, InputTypeError
 from npgemma.files.image import load_pixels
 from npgemma.files.prompt import build_prompt
 from npgemma.generation.settings import check_whole
@@ -83,6 +83,13 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     InputError
         If the request gives a thing twice, or a prompt to a model without a tokenizer.
     """
+    check_model(model)
+    if not isinstance(request, Request):
+        raise InputTypeError(f"requests: one came as {type(request).__name__}; want Request(image, prompt)")
+    if isinstance(request.image, Sized) and not isinstance(request.image, np.ndarray) and not len(request.image):
+        raise InputError(f"image: came as {request.image!r}, without a picture; leave it out for text only")
+    if isinstance(request.image, Mapping):
+        raise InputTypeError(f"image: came as {type(request.image).__name__}; want a picture, or a list of them")
     R, P = model.config.vision.image_size, model.config.vision.num_patches
     if request.image is not None and request.pixels is not None:
         raise InputError("image and pixels are both given; want one of them")
@@ -102,6 +109,12 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     context = model.config.text.max_positions
     prompt = build_prompt(model.tokenizer, request.prompt, len(pixels), P, specials=request.specials, context=context)
     return Ready(prompt.ids, pixels, [*notes, *prompt.notes], request.image)
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no model."""
+    if not isinstance(model, paligemma.Model):
+        raise InputTypeError(f"model: came as {type(model).__name__}; want what npgemma.load gives")
 
 
 def checked_ids(ids: Any) -> list[int]:

@@ -15,6 +15,7 @@ from npgemma.cache import take_state
 from npgemma.errors import InputError
 from npgemma.generation.processors import log_softmax
 from npgemma.generation.requests import Prefilled, Request, prefill, prepare
+from npgemma.generation.settings import check_listed, check_whole
 from npgemma.model import Model
 
 # Logits that stand in memory together, in numbers: 256 MB in float32.
@@ -108,6 +109,7 @@ def score(
         If there is no answer, an empty one, or one that does not fit the trained context.
     """
     request = prepare(model, Request(image, prompt, ids, pixels, specials))
+    check_listed("answers", answers, "answers, such as ['yes', 'no']")
     suffixes = [suffix_ids(model, answer, specials) for answer in answers]
     if not suffixes:
         raise InputError("answers: came empty; want at least one")
@@ -125,6 +127,9 @@ def score(
 def suffix_ids(model: Model, answer: str | Sequence[int], specials: str) -> list[int]:
     """Give the ids of one answer."""
     if not isinstance(answer, str):
+        check_listed("answers", answer, "ids, or a string, for each answer")
+        for token in answer:
+            check_whole("answers", token, 0)
         suffix = [int(token) for token in answer]
     elif model.tokenizer is None:
         raise InputError("the model has no tokenizer, so it takes no answers as text; pass their ids")

@@ -1,15 +1,21 @@
 """How an answer is chosen: every choice a caller has, checked when it is made."""
 
-import math
-from collections.abc import Callable, Collection, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from npgemma.config import Config
-from npgemma.errors import InputError
+from npgemma.errors import InputError, InputTypeError
 
 # What a prompt is given when nobody says how long the answer may be; the model's own stop usually comes first.
 DEFAULT_NEW_TOKENS = 256
+
+# Beyond these, float32 overflows or nothing is left to compute with; no use is known of values near them.
+MOST_ANSWERS = 1024
+TEMPERATURES = (1e-4, 1e4)
+PENALTIES = (1e-3, 1e3)
+LENGTH_PENALTIES = (-10.0, 10.0)
 
 Allowed = Collection[int] | Callable[[Sequence[int]], Any]
 
@@ -26,7 +32,7 @@ class Settings:
         No stop id is chosen before.
     temperature : float, optional
         Logits are divided by it before drawing.  Left out or 0: the likeliest token is taken, nothing is drawn (left
-        out while ``top_k``, ``top_p`` or ``min_p`` is given: 1).
+        out while ``top_k``, ``top_p`` or ``min_p`` is given: 1).  Else in 0.0001..10000.
     top_k : int, optional
         Draw among the k likeliest tokens.
     top_p : float, optional
@@ -75,18 +81,23 @@ class Settings:
         check_whole("min_new_tokens", self.min_new_tokens, 0)
         check_whole("top_k", self.top_k, 1, optional=True)
         check_whole("seed", self.seed, 0, optional=True)
-        check_whole("num_beams", self.num_beams, 1)
-        check_whole("num_return", self.num_return, 1)
-        check_number("temperature", self.temperature, 0.0, math.inf, "0 or more", optional=True)
+        check_whole("num_beams", self.num_beams, 1, high=MOST_ANSWERS)
+        check_whole("num_return", self.num_return, 1, high=MOST_ANSWERS)
+        if self.temperature != 0 or isinstance(self.temperature, bool):
+            check_number("temperature", self.temperature, *TEMPERATURES, "0, or 0.0001 to 10000", optional=True)
         check_number("top_p", self.top_p, 0.0, 1.0, "above 0, at most 1", optional=True)
         check_number("min_p", self.min_p, 0.0, 1.0, "0 to 1", optional=True)
-        check_number("repetition_penalty", self.repetition_penalty, 0.0, math.inf, "above 0")
-        check_number("length_penalty", self.length_penalty, -math.inf, math.inf, "a finite number")
-        if self.top_p == 0 or self.repetition_penalty == 0:
-            name = "top_p" if self.top_p == 0 else "repetition_penalty"
-            raise InputError(f"{name}: came as 0; want a number above 0")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        check_number("repetition_penalty", self.repetition_penalty, *PENALTIES, "0.001 to 1000")
+        check_number("length_penalty", self.length_penalty, *LENGTH_PENALTIES, "-10 to 10")
+        if self.top_p == 0:
+            raise InputError("top_p: came as 0; want a number above 0")
+        check_listed("stop", self.stop, "strings, none of them empty")
+        if not all(isinstance(text, str) and text for text in self.stop):
             raise InputError(f"stop: came as {self.stop!r}; want a list of strings, none of them empty")
+        check_listed("stop_ids", () if self.stop_ids is None else self.stop_ids, "ids")
+        check_listed("suppress_ids", self.suppress_ids, "ids")
+        if not callable(self.allowed):
+            check_listed("allowed", () if self.allowed is None else self.allowed, "ids, or a callable")
         self.check_together()
 
     def check_together(self) -> None:
@@ -160,22 +171,40 @@ def for_model(settings: Settings, cfg: Config, longest_prompt: int) -> Settings:
     )
 
 
-def check_whole(name: str, value: Any, low: int, optional: bool = False) -> None:
-    """Refuse all but whole numbers from ``low`` on."""
+def check_whole(name: str, value: Any, low: int, optional: bool = False, high: int | None = None) -> None:
+    """Refuse all but whole numbers from ``low`` on, up to ``high`` if there is such an end."""
     if value is None and optional:
         return
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
-        raise InputError(f"{name}: came as {value!r}; want a whole number, {low} or more")
+    wanted = f"a whole number, {low} or more" if high is None else f"a whole number in {low}..{high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputTypeError(f"{name}: came as {value!r:.80}; want {wanted}") from None
+    if isinstance(value, bool) or number < low or (high is not None and number > high):
+        raise InputError(f"{name}: came as {value!r:.80}; want {wanted}")
+
+
+def check_listed(name: str, values: Any, what: str) -> None:
+    """Refuse what is no list, set or other collection; a string is none."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or not hasattr(values, "__len__"):
+        raise InputTypeError(f"{name}: came as {values!r:.80}; want a list of {what}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Refuse what cannot be called; None stands for nothing."""
+    if value is not None and not callable(value):
+        raise InputTypeError(f"{name}: came as {value!r:.80}; want a function")
 
 
 def check_number(name: str, value: Any, low: float, high: float, wanted: str, optional: bool = False) -> None:
     """Refuse all but finite numbers in [low, high]."""
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name}: came as {value!r}; want a finite number, {wanted}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputTypeError(f"{name}: came as {value!r:.80}; want a number, {wanted}")
+    # Neither NaN nor infinity is within; a whole number may be too large for math.isfinite.
     if not low <= value <= high:
-        raise InputError(f"{name}: came as {value!r}; want {wanted}")
+        raise InputError(f"{name}: came as {value!r:.80}; want {wanted}")
 
 
 def check_ids(name: str, ids: Any, vocab_size: int) -> None:

@@ -142,7 +142,7 @@ def test_a_pattern_that_fits_nothing_is_refused_before_anything_runs(model, pixe
         npgemma.trace(model, ids=IDS, pixels=pixels, only="text.logit")
     with pytest.raises(InputError, match="fits none"):
         npgemma.trace(model, ids=IDS, pixels=pixels, stop_after="connector")
-    with pytest.raises(InputError, match="max_new_tokens is -1"):
+    with pytest.raises(InputError, match="max_new_tokens: came as -1"):
         npgemma.trace(model, ids=IDS, pixels=pixels, max_new_tokens=-1)
 
 
@@ -222,3 +222,31 @@ def test_a_layers_body_stands_at_most_four_calls_below_forward(model, pixels):
     assert depths.pop("attend") == 5
     assert max(depths.values()) == 4
     assert depths["attention"] == 4
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    (
+        ({"only": 5}, "patterns: came as 5"),
+        ({"stop_after": [5]}, r"patterns: came as \[5\]"),
+        ({"rows": 1.5}, "rows: came as 1.5"),
+        ({"rows": slice(None, None, 0)}, "rows: came as slice"),
+        ({"max_new_tokens": "a"}, "max_new_tokens: came as 'a'"),
+        ({"max_new_tokens": None}, "max_new_tokens: came as None"),
+        ({"max_new_tokens": 10**9}, "the trained context is"),
+        ({"observe": 5}, "observe: came as 5"),
+        ({"out": 5}, "out: came as 5"),
+    ),
+)
+def test_what_a_trace_cannot_be_asked_is_refused_at_once(model, pixels, asked, message):
+    started = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        npgemma.trace(model, ids=IDS, pixels=pixels, **asked)
+    assert time.monotonic() - started < 5
+
+
+def test_a_name_that_a_trace_does_not_hold_lists_its_neighbours(model, pixels):
+    kept = npgemma.trace(model, ids=IDS, pixels=pixels, only="text.norm,text.logits")
+    with pytest.raises(KeyError, match="no tensor 'text.logit' among the 2 of this trace; nearest: text.logits"):
+        kept["text.logit"]
+    assert "text.logit" not in kept and kept.get("text.logit") is None

@@ -109,3 +109,8 @@ def test_places_of_the_cache(monkeypatch, setting, wanted):
     for variable, value in setting.items():
         monkeypatch.setenv(variable, value)
     assert str(cache_folder()) == wanted
+
+
+def test_a_name_too_long_for_the_system_is_refused():
+    with pytest.raises(InputError, match="model: a{80}: .*want a folder or a hub id"):
+        find_model("a" * 5000)

@@ -90,7 +90,7 @@ def test_the_likeliest_text_is_what_the_model_says():
 
 @pytest.mark.parametrize(
     "answers, message",
-    (([], "answers: came empty"), ([[]], "one has no ids"), ([[99999]], "ids came in"), ([[-1, 5]], "ids came in")),
+    (([], "answers: came empty"), ([[]], "one has no ids"), ([[99999]], "ids came in"), ([[-1, 5]], "came as -1")),
 )
 def test_answers_that_are_none_are_refused(answers, message):
     with pytest.raises(InputError, match=message):
@@ -106,3 +106,9 @@ def test_commands_in_an_answer_are_refused_unless_allowed():
 def test_text_needs_a_tokenizer():
     with pytest.raises(InputError, match="takes no answers as text"):
         score(dataclasses.replace(wordy_model(), tokenizer=None), ids=[2, 5], answers=["cat"])
+
+
+@pytest.mark.parametrize("answers", ("yes", None, 5, [5], [[1.5]], [["a"]]))
+def test_what_is_no_list_of_answers_is_refused(answers):
+    with pytest.raises(InputError, match="^answers: came as "):
+        score(wordy_model(), PICTURE, "x", answers)

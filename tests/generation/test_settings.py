@@ -4,7 +4,7 @@ import pytest
 from generation_models import wordy_model
 
 from npgemma.errors import InputError
-from npgemma.generation.generate import generate
+from npgemma.generation.generate import generate, generate_batch
 from npgemma.generation.settings import Settings
 
 NAN, INF = float("nan"), float("inf")
@@ -65,3 +65,45 @@ def test_limits_alone_mean_drawing_at_temperature_1_and_temperature_0_means_none
     assert Settings(top_p=0.9).samples and Settings(top_p=0.9).heat == 1.0
     assert not Settings().samples
     assert not Settings(temperature=0, top_k=5).samples
+
+
+@pytest.mark.parametrize(
+    "settings",
+    (
+        {"temperature": 1e-300}, {"temperature": 1e300}, {"temperature": 10**400}, {"repetition_penalty": 1e300},
+        {"repetition_penalty": 1e-300}, {"length_penalty": 1e308}, {"num_beams": 10**9}, {"num_return": 10**6},
+    ),
+)
+def test_what_no_float_can_compute_with_is_refused(settings):
+    [name] = settings
+    with pytest.raises(InputError, match=f"^{name}: came as .{{1,80}}; want"):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("settings", ({"stop": 5}, {"stop": None}, {"stop_ids": 5}, {"suppress_ids": 5}, {"allowed": 5}))
+def test_what_is_no_list_is_a_type_error_of_ours(settings):
+    [name] = settings
+    for kind in (InputError, TypeError):
+        with pytest.raises(kind, match=f"^{name}: came as "):
+            Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    (
+        ({"on_token": 5}, "on_token: came as 5"),
+        ({"observe": 5}, "observe: came as 5"),
+        ({"image": []}, r"image: came as \[\]"),
+        ({"image": {}}, "image: came as {}"),
+    ),
+)
+def test_what_is_no_picture_and_no_function_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        generate(wordy_model(), prompt="caption en", **given)
+
+
+def test_what_is_no_model_and_no_request_is_refused():
+    with pytest.raises(InputError, match="model: came as NoneType"):
+        generate(None)
+    with pytest.raises(TypeError, match="requests: one came as dict"):
+        generate_batch(wordy_model(), [{"prompt": "cat"}])
