@@ -1,9 +1,11 @@
 """Many questions from a file, their answers into another, a JSON object a line, in order.
 
-An interrupted run goes on where it ended: answers that are already in the output file are not computed again.
+An interrupted run goes on where it ended: answers that are already in the output file are not computed again, and
+lines that could not be answered are tried once more, in their places.
 """
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ from npgemma.generation.requests import Request
 from npgemma.model import Model
 from npgemma.progress import Progress
 from npgemma.verbs.answer_fields import answer_fields
+from npgemma.verbs.options import tell
 
 OURS = ("image", "prompt", "ids")
 
@@ -52,21 +55,48 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
         raise InputError(f"--batch-size: came as {args.batch_size}; want 1 or more")
     questions = read_questions(args.batch, "allow" if args.allow_specials else "refuse")
     mark = mark_of(args, settings)
-    done = finished_lines(args.output, questions, mark)
+    tell(reading_notes(args.batch, questions))
+    lines = finished_lines(args.output, questions, mark)
+    again = [number for number, line in enumerate(lines) if "error" in line]
     failed = 0
-    with opened(args.output) as output, Progress("answering") as progress:
-        for start in range(done, len(questions), args.batch_size):
-            progress(start, len(questions))
-            group = questions[start : start + args.batch_size]
-            for question, answer in zip(group, answer_group(model, group, settings), strict=True):
-                failed += isinstance(answer, str)
-                write_line(output, {"line": question.line, "question": question.fields, **outcome(answer), "run": mark})
+    with Progress("answering") as progress:
+        if again:
+            try:
+                for number in again:
+                    [lines[number]] = answered(model, [questions[number]], settings, mark)
+            finally:  # an interrupted run keeps what it has
+                rewrite(Path(args.output).resolve(), lines)
+            failed = sum("error" in line for line in lines)
+        with opened(args.output) as output:
+            for start in range(len(lines), len(questions), args.batch_size):
+                progress(start, len(questions))
+                for line in answered(model, questions[start : start + args.batch_size], settings, mark):
+                    failed += "error" in line
+                    write_line(output, line)
     if failed:
-        print(
-            f"npgemma: {failed} of {len(questions) - done} lines could not be answered; see their 'error'",
-            file=sys.stderr,
-        )
+        print(f"npgemma: {failed} of {len(questions)} lines could not be answered; see their 'error'", file=sys.stderr)
     return 1 if failed else 0
+
+
+def reading_notes(name: str, questions: list[Question]) -> list[str]:
+    """Say what of the questions is probably a slip: none at all, or a key that is nearly one of ours."""
+    if not questions:
+        return [f"--batch {name}: holds no questions"]
+    notes = {}
+    for question in questions:
+        for key in question.fields.keys() - set(OURS):
+            near = difflib.get_close_matches(key, OURS, n=1, cutoff=0.7)
+            if near and key != "id" and near[0] not in question.fields:
+                notes.setdefault(key, f"line {question.line}: the key {key!r} is not read; is {near[0]!r} meant?")
+    return list(notes.values())
+
+
+def answered(model: Model, group: list[Question], settings: dict[str, Any], mark: str) -> list[dict[str, Any]]:
+    """Give the output lines of some questions."""
+    return [
+        {"line": question.line, "question": question.fields, **outcome(answer), "run": mark}
+        for question, answer in zip(group, answer_group(model, group, settings), strict=True)
+    ]
 
 
 def read_questions(name: str, specials: str) -> list[Question]:
@@ -87,6 +117,8 @@ def read_question(number: int, line: bytes, specials: str) -> Question:
         return Question(number, {}, error=f"not JSON: {problem}")
     if not isinstance(fields, dict):
         return Question(number, {}, error=f"a JSON {type(fields).__name__}; want an object")
+    if not fields.keys() & set(OURS):
+        return Question(number, fields, error=f"has none of the keys {', '.join(OURS)}; want one at least")
     image, prompt, ids = (fields.get(name) for name in OURS)
     if not (
         image is None or isinstance(image, str) or (isinstance(image, list) and all(isinstance(i, str) for i in image))
@@ -133,6 +165,20 @@ def write_line(output: TextIO, fields: dict[str, Any]) -> None:
         os.fsync(output.fileno())
 
 
+def rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Put all lines in the place of those of a file, which stays as it was until they are written."""
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as output:
+            for line in lines:
+                output.write(json.dumps(line, ensure_ascii=False) + "\n")
+            output.flush()
+            os.fsync(output.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 @contextmanager
 def opened(name: str | None) -> Iterator[TextIO]:
     """Open the output for adding to it; standard output if there is no name."""
@@ -150,8 +196,8 @@ def mark_of(args: argparse.Namespace, settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def finished_lines(name: str | None, questions: list[Question], mark: str) -> int:
-    """Count the answers that the output holds already; a line without its end is cut off.
+def finished_lines(name: str | None, questions: list[Question], mark: str) -> list[dict[str, Any]]:
+    """Read the answers that the output holds already; a line without its end is cut off.
 
     Raises
     ------
@@ -160,24 +206,27 @@ def finished_lines(name: str | None, questions: list[Question], mark: str) -> in
     """
     path = None if name is None else Path(name)
     if path is None or not path.exists():
-        return 0
+        return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     lines = whole.splitlines()
-    for line, question in zip(lines, questions, strict=False):
-        check_finished(path, line, question, mark)
+    found = [check_finished(path, line, question, mark) for line, question in zip(lines, questions, strict=False)]
     if len(lines) > len(questions):
         raise InputError(f"{path}: holds {len(lines)} answers to {len(questions)} questions; choose another --output")
     if len(whole) < len(data):
         os.truncate(path, len(whole))
-    return len(lines)
+    return found
 
 
-def check_finished(path: Path, line: bytes, question: Question, mark: str) -> None:
-    """Refuse an output line that does not answer ``question`` in this run."""
+def check_finished(path: Path, line: bytes, question: Question, mark: str) -> dict[str, Any]:
+    """Read an output line, and refuse one that does not answer ``question`` in this run.
+
+    Where there is no answer yet, the question may have been put right since.
+    """
+    found: dict[str, Any] = {}
     try:
         found = json.loads(line)
-        same = found["line"] == question.line and found["question"] == question.fields
+        same = found["line"] == question.line and ("error" in found or found["question"] == question.fields)
         same_run = found["run"] == mark
     except (ValueError, KeyError, TypeError):
         same = same_run = False
@@ -187,3 +236,4 @@ def check_finished(path: Path, line: bytes, question: Question, mark: str) -> No
         )
     if not same_run:
         raise InputError(f"{path}: was made by another model or other settings; choose another --output")
+    return found

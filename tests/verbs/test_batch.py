@@ -161,3 +161,36 @@ def test_answers_to_prompts_about_one_picture_are_right(folder, monkeypatch):
     write(folder / "q.jsonl", {"image": "a.png", "prompt": "x"}, {"image": "a.png", "prompt": "much longer"})
     cli.main(["generate", "--model", "some", "--batch", "q.jsonl", "-o", "a.jsonl"])
     assert read(folder / "a.jsonl")[0]["text"] == "red"
+
+
+def test_lines_that_failed_are_tried_again_in_their_places(folder, monkeypatch):
+    lines = ({"image": "late.png", "prompt": "cat"}, {"prompt": "dog"}, "no JSON\n", {"prompt": "a cat"})
+    write(folder / "q.jsonl", *lines)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    before = read(folder / "a.jsonl")
+    assert ["error" in line for line in before] == [True, False, True, False]
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    assert read(folder / "a.jsonl") == before
+    # The picture has come, and the broken line was put right; the sound lines are not answered again.
+    Image.new("RGB", (9, 9)).save(folder / "late.png")
+    write(folder / "q.jsonl", lines[0], lines[1], {"prompt": "right"}, lines[3])
+    asked, answer_all = [], batch_file.generate_batch
+    monkeypatch.setattr(batch_file, "generate_batch", lambda m, r, **s: asked.extend(r) or answer_all(m, r, **s))
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 0
+    after = read(folder / "a.jsonl")
+    assert [request.prompt for request in asked] == ["cat", "right"]
+    assert [line["line"] for line in after] == [1, 2, 3, 4] and not any("error" in line for line in after)
+    assert (after[1], after[3]) == (before[1], before[3])
+
+
+def test_a_slip_in_a_key_is_said_and_a_line_without_a_question_is_refused(folder, capsys):
+    write(folder / "q.jsonl", {"img": "a.png", "prompt": "cat", "id": 5}, {"question": "what"})
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    assert "line 1: the key 'img' is not read; is 'image' meant?" in capsys.readouterr().err
+    assert "has none of the keys image, prompt, ids" in read(folder / "a.jsonl")[1]["error"]
+
+
+def test_a_file_without_questions_says_so(folder, capsys):
+    write(folder / "q.jsonl", "\n")
+    assert run("--batch", "q.jsonl") == 0
+    assert "q.jsonl: holds no questions" in capsys.readouterr().err
