@@ -60,7 +60,7 @@ class Weights:
 
     def watched_by(self, observe):
         """Give the same weights, with each kept tensor shown to ``observe``."""
-        if not callable(observe):
+        if observe is not None and not callable(observe):
             raise InputTypeError(f"observe: came as {observe!r:.80}; want a function of a name and an array")
         return replace(self, observe=observe)
 

@@ -105,5 +105,6 @@ def test_an_observer_cannot_write_into_what_it_sees():
 
 
 def test_an_observer_that_cannot_be_called_is_refused():
+    assert Weights({}).watched_by(None).observe is None  # nobody watches
     with pytest.raises(TypeError, match="observe: came as 5"):
         Weights({}).watched_by(5)

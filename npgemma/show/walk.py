@@ -130,7 +130,7 @@ class Walk:
             return self.table()
         if command == "l" and re.fullmatch(r"text\.blocks\.\d+\.out", name):
             return f"  {lens_line(self.model, to_host(x)[0, -1], count=10)}"
-        return HELP
+        return f"  there is no command {command!r}; there are\n{HELP}"
 
     def table(self) -> str:
         """The tokens of the prompt."""

@@ -92,7 +92,7 @@ def test_a_walk_from_the_picture_to_the_logits(start):
     assert "the model would say now:  #" in shown
     assert "|████████|" in terminal.type("m", "(text.blocks.0.out) ")
     assert "ahead of here, 'pixels' fits none" in terminal.type("n pixels", "(text.blocks.0.out) ")
-    assert "Enter" in terminal.type("what?", "(text.blocks.0.out) ")
+    assert "there is no command 'what?'" in terminal.type("what?", "(text.blocks.0.out) ")
 
     assert "final_softcap * tanh(" in terminal.type("n text.logits", "(text.logits) ")
     assert "That was the last tensor." in terminal.type("", "last tensor.")
