@@ -200,6 +200,11 @@ def check_drawing(name: str, image: list[Any] | None) -> None:
         raise InputError(f"--draw {name}: want a name that ends in {', '.join(DRAWINGS)}")
     if image is None or len(image) != 1:
         raise InputError("--draw: boxes are drawn on one picture; give one, and only one")
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise InputError(f"--draw {name}: there is no folder {str(path.parent)!r}; make it first")
+    if path.exists() and isinstance(image[0], str) and path.samefile(image[0]):
+        raise InputError(f"--draw {name}: is the picture itself, which would be lost; want another name")
 
 
 def draw(name: str, model: Model, answer: Answer, image: list[Any] | None) -> None:

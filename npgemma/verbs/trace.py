@@ -45,7 +45,8 @@ def add(subparsers) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object a tensor instead of a line")
     group.add_argument("--quiet", action="store_true", help="no lines")
     group = parser.add_argument_group("on the way")
-    group.add_argument("--break", dest="breaks", action="append", metavar="GLOB", help="stop there in the debugger")
+    group.add_argument("--break", dest="breaks", action="append", metavar="GLOB",
+                       help="stop there in the debugger; no lines, unless --only, --json or --against asks for them")
     group.add_argument("--replace", action="append", metavar="NAME=FILE", help="take this tensor from a file")
     group.add_argument("--against", choices=tuple(PRECISIONS), help="say how far each tensor is from this precision's")
     add_model_options(parser)
@@ -104,10 +105,13 @@ class Lines:
         self.planned = planned
         self.args = args
         self.partner = partner
+        # A debugger's prompt shall not drown in lines that nobody asked for.
+        asked = args.only or args.json or args.against
+        self.silent = args.quiet or (args.breaks is not None and not asked)
 
     def __call__(self, name: str, array) -> None:
         exact = None if self.partner is None else self.partner.tensor(name)
-        if self.args.quiet:
+        if self.silent:
             return
         letters = self.planned.tensors[name].letters
         summary = summarise(array, is_attention=name.endswith("probs"))

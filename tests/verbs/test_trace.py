@@ -141,9 +141,10 @@ def test_a_closed_pipe_ends_it_and_leaves_no_file(words, tmp_path):
 
 def test_break_opens_pdb_in_the_layer(words):
     done = subprocess.run(
-        [sys.executable, "-m", "npgemma", *words, "--break", "text.blocks.0.attn.scores", "--quiet"],
+        [sys.executable, "-m", "npgemma", *words, "--break", "text.blocks.0.attn.scores"],
         input="p scores.shape\nq\n", capture_output=True, text=True, cwd=ROOT,
     )
     assert done.returncode == cli.INTERRUPTED
     assert "attend()" in done.stdout and "(1, 3, 2, 8, 8)" in done.stdout
+    assert "text.blocks.0.attn.q " not in done.stdout  # no lines but the debugger's
     assert "left in the debugger" in done.stderr
