@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +26,24 @@ VERBS = ("generate", "score", "trace", "step", "names", "plan", "doctor")
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
 FILE_ERRORS = (CheckpointError, ConfigError, ImageError, TokenizerError)
+
+# Errors name the arguments of the Python functions; in a terminal they are options.
+OPTIONS = {
+    "max_new_tokens": "--max-tokens",
+    "min_new_tokens": "--min-tokens",
+    "num_beams": "--beams",
+    "num_return": "-n",
+    "repetition_penalty": "--repetition-penalty",
+    "length_penalty": "--length-penalty",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
+    "min_p": "--min-p",
+    "stop_ids": "--stop-id",
+    "suppress_ids": "--suppress-id",
+    "specials='allow'": "--allow-specials",
+}
+# As a word of its own, not as a part of a path.
+NAMED = re.compile(rf"(?<![\w/.'-])({'|'.join(OPTIONS)})(?![\w/]|\.\w)|^(temperature|seed|stop|rows)(?=:)")
 
 DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look at every tensor on the way.
 
@@ -108,7 +127,7 @@ def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser
 
 def complain(message: object, code: int) -> int:
     """Say on stderr, in one line, why the command ends."""
-    line = " ".join(str(message).split())
+    line = NAMED.sub(lambda found: OPTIONS.get(found[0], f"--{found[0]}"), " ".join(str(message).split()))
     with contextlib.suppress(OSError):
         print(f"npgemma: {line}", file=sys.stderr)
     return code

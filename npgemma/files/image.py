@@ -124,7 +124,7 @@ def open_picture(picture: Picture, name: str, settings: ImageSettings, notes: li
         image = _decode(data, name, settings, notes)
     else:
         raise ImageError(
-            f"{name}: is a {type(picture).__name__}; want a path, the bytes of a file, a PIL image, "
+            f"{name}: came as {type(picture).__name__}; want a path, the bytes of a file, a PIL image, "
             "or an array (H, W, 3) of uint8"
         )
     _check_size(image, name, settings)
@@ -149,7 +149,7 @@ def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -
         raise ImageError(f"{name}: is too large: {problem}; want at most {settings.max_pixels:,} pixels") from problem
     except Exception as problem:
         kind = sniff.describe(data[:1024]) or f"not an image (its first bytes are {data[:8]!r})"
-        raise ImageError(f"{name}: is {kind}; want PNG, JPEG, WebP, BMP or GIF that opens ({problem})") from problem
+        raise ImageError(f"{name}: is {kind}; want PNG, JPEG, WebP, BMP or GIF that opens{why(problem)}") from problem
     _check_size(image, name, settings)
     try:
         if image.format == "PNG":
@@ -169,6 +169,11 @@ def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -
     if image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I"):
         notes.append(f"{name}: 16 bits a channel were cut to 8, as in transformers")
     return image
+
+
+def why(problem: Exception) -> str:
+    """Give Pillow's reason in brackets; none where it only names the stream that npgemma made of the file."""
+    return "" if "BytesIO" in str(problem) else f" ({problem})"
 
 
 def _loaded(image: Image.Image, name: str) -> Image.Image:

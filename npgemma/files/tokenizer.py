@@ -231,7 +231,7 @@ def check_text(text: object) -> None:
     """Refuse what is no text: other types, lone surrogates (broken UTF-8 in disguise), and very long strings."""
     if not isinstance(text, str):
         hint = "; decode it first: data.decode('utf-8')" if isinstance(text, bytes | bytearray) else ""
-        raise PromptTypeError(f"the text is a {type(text).__name__}; want one str{hint}")
+        raise PromptTypeError(f"the text came as {type(text).__name__}; want one str{hint}")
     if len(text) > MAX_CHARACTERS:
         raise PromptError(f"the text has {len(text):,} characters; want at most {MAX_CHARACTERS:,}; shorten it")
     try:

@@ -194,7 +194,7 @@ def from_tokenizer_json(path: Path) -> Vocabulary:
         _place(path, by_id, number, piece)
     listed = root.get("added_tokens") or []
     if not isinstance(listed, list):
-        raise TokenizerError(f"{path}: added_tokens is a {type(listed).__name__}; want a list of objects")
+        raise TokenizerError(f"{path}: added_tokens came as {type(listed).__name__}; want a list of objects")
     added = [_added_token(path, by_id, entry) for entry in listed]
     pieces = _dense(path, by_id)
     return _vocabulary(path, pieces, _merge_ranks(path, model.get("merges"), model["vocab"]), added)

@@ -129,6 +129,8 @@ def request_of(args: argparse.Namespace) -> Request:
             pictures.insert(0, words.pop(0))
         elif not pictures and args.ids is None:
             pictures = [picture_in_the_box(args)]
+    if args.no_image and words and is_file(words[0]):
+        raise InputError(f"{words[0]!r} is a file, and --no-image makes it the prompt; leave out one of them")
     if len(words) > 1:
         raise InputError(f"{words[1]!r}: with --no-image there is only a prompt; put it into quotes")
     specials = "allow" if args.allow_specials else "refuse"
@@ -138,6 +140,14 @@ def request_of(args: argparse.Namespace) -> Request:
             raise InputError(f"--ids stands instead of the prompt {words[0]!r}; leave one of them out")
         return Request(images, ids=args.ids, specials=specials)
     return Request(images, words[0] if words else DEFAULT_PROMPT, specials=specials)
+
+
+def is_file(word: str) -> bool:
+    """Tell whether a word names a file; a long prompt is no name at all."""
+    try:
+        return Path(word).is_file()
+    except OSError:
+        return False
 
 
 def picture_in_the_box(args: argparse.Namespace) -> str:

@@ -253,8 +253,8 @@ def test_row_62_the_resize_clips_to_bytes_and_keeps_no_overshoot():
 
 def test_other_types_missing_files_and_folders_are_refused_by_name(tmp_path):
     for picture, message in (
-        (None, "picture 0: is a NoneType; want a path"),
-        (3.5, "is a float"),
+        (None, "picture 0: came as NoneType; want a path"),
+        (3.5, "came as float"),
         (tmp_path, "is not a regular file"),
         (tmp_path / "no.png", "no such file"),
     ):

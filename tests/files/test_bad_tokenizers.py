@@ -111,7 +111,7 @@ def test_row_75_a_folder_without_a_tokenizer_says_what_it_lacks(tmp_path):
         ({"model__merges": ["a"]}, "merge 0 is 'a'; want two pieces whose union is a piece"),
         ({"model__merges": [["a", "no piece"]]}, "merge 0 is"),
         ({"model__merges": [3]}, "merge 0 is 3"),
-        ({"added_tokens": 3}, "added_tokens is a int; want a list"),
+        ({"added_tokens": 3}, "added_tokens came as int; want a list"),
         ({"added_tokens": [{"id": 3}]}, "has no content"),
         (
             {"added_tokens": [{"id": 0, "content": "<pad>", "lstrip": True}]},

@@ -163,3 +163,9 @@ def test_a_setting_out_of_range_is_refused(fields, message):
 def test_a_folder_that_asks_for_another_size_is_refused():
     with pytest.raises(ImageError, match="size is 224, the folder's preprocessor asks for 448"):
         load_pixels([np.zeros((2, 2, 3), np.uint8)], 224, ImageSettings(size=448))
+
+
+def test_an_error_does_not_show_the_stream_of_our_own():
+    with pytest.raises(ImageError, match="not an image") as caught:
+        load_pixels([b"no picture at all"], 4)
+    assert "BytesIO" not in str(caught.value)

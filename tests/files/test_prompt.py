@@ -122,7 +122,7 @@ def test_row_70_unusual_characters_pass_and_come_back(tokenizer, text):
 
 @pytest.mark.parametrize("text, name", [(None, "NoneType"), (b"cat", "bytes"), (["cat"], "list"), (3, "int")])
 def test_row_71_what_is_no_text_is_a_type_error(tokenizer, text, name):
-    with pytest.raises(TypeError, match=f"the text is a {name}; want one str") as caught:
+    with pytest.raises(TypeError, match=f"the text came as {name}; want one str") as caught:
         build_prompt(tokenizer, text, 1, P)
     assert isinstance(caught.value, NpgemmaError)
 

@@ -80,7 +80,9 @@ def test_what_no_float_can_compute_with_is_refused(settings):
         Settings(**settings)
 
 
-@pytest.mark.parametrize("settings", ({"stop": 5}, {"stop": None}, {"stop_ids": 5}, {"suppress_ids": 5}, {"allowed": 5}))
+@pytest.mark.parametrize(
+    "settings", ({"stop": 5}, {"stop": None}, {"stop_ids": 5}, {"suppress_ids": 5}, {"allowed": 5})
+)
 def test_what_is_no_list_is_a_type_error_of_ours(settings):
     [name] = settings
     for kind in (InputError, TypeError):

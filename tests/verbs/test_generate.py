@@ -212,6 +212,8 @@ def test_what_is_no_box_is_said_on_stderr(speak, picture, capsys):
     (
         (["--draw", "out.txt"], "--draw out.txt: want a name that ends in .png"),
         (["--draw", "out.png", "--image", "PICTURE"], "--draw: boxes are drawn on one picture"),
+        (["--draw", "PICTURE"], "is the picture itself"),
+        (["--draw", "no/such/out.png"], "there is no folder 'no/such'"),
     ),
 )
 def test_what_cannot_be_drawn_is_refused_before_the_model_is_loaded(speak, picture, capsys, words, message):
@@ -223,9 +225,11 @@ def test_what_cannot_be_drawn_is_refused_before_the_model_is_loaded(speak, pictu
 
 def test_an_unwritable_drawing_is_one_line_and_leaves_nothing(speak, picture, tmp_path, capsys):
     speak(saying(BOXES))
-    code, out, err = run(capsys, picture, "x", "--draw", str(tmp_path / "no" / "out.png"), "--model", "some")
+    (tmp_path / "out.png").mkdir()
+    code, out, err = run(capsys, picture, "x", "--draw", str(tmp_path / "out.png"), "--model", "some")
     assert (code, out) == (1, BOXES + "\n")
-    assert "No such file or directory" in err
+    assert err.endswith(": Is a directory\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png", "out.png"]
 
 
 @pytest.mark.parametrize(
@@ -234,10 +238,10 @@ def test_an_unwritable_drawing_is_one_line_and_leaves_nothing(speak, picture, tm
         (["nowhere.png", "caption en"], "nowhere.png: there is no such picture; a prompt without one: --no-image"),
         (["--no-image", "two", "prompts"], "'prompts': with --no-image there is only a prompt"),
         (["--ids", "2,5", "--no-image", "cat"], "--ids stands instead of the prompt 'cat'"),
-        (["--no-image", "cat", "--temperature", "-1"], "temperature: came as -1.0; want 0 or more"),
-        (["--no-image", "cat", "--top-p", "nan"], "top_p: came as nan; want a finite number"),
+        (["--no-image", "cat", "--temperature", "-1"], "--temperature: came as -1.0; want 0, or 0.0001"),
+        (["--no-image", "cat", "--top-p", "nan"], "--top-p: came as nan; want above 0, at most 1"),
         (["--no-image", "cat", "-n", "2"], "greedy answers are all the same"),
-        (["--no-image", "cat", "--max-tokens", "-1"], "max_new_tokens: came as -1"),
+        (["--no-image", "cat", "--max-tokens", "-1"], "--max-tokens: came as -1"),
         (["--no-image", "cat", "--max-tokens", "1000000000"], "the trained context is 512"),
         (["--no-image", "<loc0001>"], "<loc0001>"),
         (["-", "x", "--image", "-"], "standard input holds one picture only"),
@@ -268,3 +272,27 @@ def test_specials_are_allowed_on_demand(speak, picture, capsys):
 def test_options_may_stand_between_the_picture_and_the_prompt(speak, picture, capsys):
     speak(saying("a cat on a mat"))
     assert run(capsys, picture, "--max-tokens", "30", "caption en", "--model", "some") == (0, "a cat on a mat\n", "")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    (
+        (["x", "--max-tokens", "-1"], "npgemma: --max-tokens: came as -1"),
+        (["x", "--max-tokens", "99999"], "or lower --max-tokens\n"),
+        (["x", "--beams", "2", "-n", "3"], "npgemma: -n: 3 answers from 2 beams"),
+        (["x", "--beams", "2", "--temperature", "1"], "leave out temperature, --top-k, --top-p and --min-p\n"),
+        (["x", "--temperature", "1e-300"], "npgemma: --temperature: came as 1e-300; want 0, or 0.0001 to 10000\n"),
+        (["<eos>"], "or pass --allow-specials\n"),
+    ),
+)
+def test_mistakes_name_the_options_of_the_command(speak, picture, capsys, words, message):
+    speak(wordy_model())
+    code, out, err = run(capsys, picture, *words, "--model", "some")
+    assert (code, out) == (1, "")
+    assert message in err
+
+
+def test_a_picture_that_no_image_makes_the_prompt_is_said(speak, picture, capsys):
+    speak(wordy_model())
+    code, _, err = run(capsys, "--no-image", picture, "--model", "some")
+    assert code == 1 and "is a file, and --no-image makes it the prompt" in err
