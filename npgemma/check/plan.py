@@ -158,7 +158,7 @@ def plan(
     if max_new_tokens:  # held against the context before a list is made of what each token computes
         for_model(Settings(max_new_tokens=max_new_tokens), model.config, question.ids.shape[1])
     everything = all_tensors(model.config, question, max_new_tokens)
-    patterns, last = as_patterns(only or ()), as_patterns(stop_after or ())
+    patterns, last = (as_patterns(() if each is None else each) for each in (only, stop_after))
     check_patterns([*patterns, *last], everything)
     chosen = None if rows is None else row_numbers(rows, question.ids.shape[1])
     wanted = {name: tensor for name, tensor in everything.items() if not patterns or matches(name, patterns)}

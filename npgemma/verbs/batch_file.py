@@ -82,10 +82,10 @@ def reading_notes(name: str, questions: list[Question]) -> list[str]:
     """Say what of the questions is probably a slip: none at all, or a key that is nearly one of ours."""
     if not questions:
         return [f"--batch {name}: holds no questions"]
-    notes = {}
+    notes: dict[str, str] = {}
     for question in questions:
         for key in question.fields.keys() - set(OURS):
-            near = difflib.get_close_matches(key, OURS, n=1, cutoff=0.7)
+            near = difflib.get_close_matches(key, OURS, n=1, cutoff=0.7)  # "id" is everybody's own
             if near and key != "id" and near[0] not in question.fields:
                 notes.setdefault(key, f"line {question.line}: the key {key!r} is not read; is {near[0]!r} meant?")
     return list(notes.values())

@@ -57,7 +57,7 @@ def add(subparsers) -> None:
         "--batch-size", type=int, default=4, metavar="N", help="questions read side by side (default: 4)"
     )
     group.add_argument("-o", "--output", metavar="FILE.jsonl",
-                       help="answers of --batch; if it holds some already, only the others are computed")
+                       help="answers of --batch; if it holds some, only others and failed ones are computed")
     add_model_options(parser)
 
 

@@ -228,6 +228,7 @@ def test_a_layers_body_stands_at_most_four_calls_below_forward(model, pixels):
     "asked, message",
     (
         ({"only": 5}, "patterns: came as 5"),
+        ({"only": 0}, "patterns: came as 0"),
         ({"stop_after": [5]}, r"patterns: came as \[5\]"),
         ({"rows": 1.5}, "rows: came as 1.5"),
         ({"rows": slice(None, None, 0)}, "rows: came as slice"),
