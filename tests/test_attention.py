@@ -108,3 +108,12 @@ def test_a_mask_that_does_not_fit_names_place_and_shapes():
         attention.attention(np.zeros((B, T, 10)), w, TEXT, np.ones((B, T), bool), None, None, past)
     message = "text.blocks.3.attn.: mask is (2, 7), x is (2, 7, 10), past is 4; want mask (2, 7, 11)"
     assert str(caught.value) == message
+
+
+def test_unobserved_scores_never_stand_in_memory_whole(monkeypatch):
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 3 * B * TEXT.num_heads * T)
+    shapes = []
+    softmax = attention.ops.softmax
+    monkeypatch.setattr(attention.ops, "softmax", lambda x, mask: shapes.append(x.shape) or softmax(x, mask))
+    attend(*random_heads(), np.ones((B, T, T), bool))
+    assert [shape[3] for shape in shapes] == [3, 3, 1]
