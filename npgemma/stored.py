@@ -1,27 +1,30 @@
 """Matrices kept in 16 bits, as a checkpoint stores them, and the products with them.  Host memory only.
 
 A ``uint16`` array holds bfloat16 bits, which NumPy has no type for; ``float16`` is NumPy's own.  Such a matrix is
-widened block by block inside the product, never whole.  A step of generation reads every matrix once, so here it
-runs at the speed of widening: several threads, each on its own rows (NumPy lets go of the interpreter in its loops).
+widened inside the product, into a buffer that stays from product to product.  A step of generation reads every matrix
+once, so it runs at the speed of widening: several threads take block after block (NumPy lets go of the interpreter in
+its loops).  A prompt has many rows for each number of the matrix, and is BLAS's.
 """
 
 import functools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-# Numbers of one widened block, 4 MB of float32: in a cache that holds it between widening and the product, and large
-# enough that threads rarely meet in the interpreter.
+# Numbers of one block, 4 MB of float32: in a cache that holds it between widening and the product, and large enough
+# that threads rarely meet in the interpreter.
 BLOCK = 1 << 20
 
-# Columns of a block: a piece of x of this length stays in a core's first cache, and BLAS starts no threads of its own
-# for so short a dot product.
-COLUMNS = 2048
+# Numbers widened before one call of BLAS, 134 MB: short calls lose time where BLAS's threads wait for each other.
+BLOCK_FOR_BLAS = 1 << 25
 
-# With more rows of x than this, BLAS on widened blocks of so many rows beats dot products.
-FEW_ROWS = 3
-BLAS_ROWS = 512
+# The longest dot product: its piece of x stays near, and BLAS starts no threads of its own for it.
+LONGEST_DOT = 2048
+
+# With more rows of x than this, BLAS beats dot products.
+FEW_ROWS = 12
 
 
 def is_stored(array) -> bool:
@@ -68,56 +71,57 @@ def linear(x, weight):
     y : (T, F)
         ``x @ weight.T`` in float32.
     """
-    T, F = x.shape[0], weight.shape[0]
-    y = np.empty((T, F), dtype=np.float32)
-    if T <= FEW_ROWS:
-        y[...] = 0.0
-        each_thread(F, lambda start, stop: dot_rows(x, weight, y, start, stop))
-    else:
-        multiply_blocks(x, weight, y)
-    return y
+    return dot_rows(x, weight) if x.shape[0] <= FEW_ROWS else multiply_blocks(x, weight)
 
 
-def dot_rows(x, weight, y, start, stop):
-    """Add to ``y[:, start:stop]`` a dot product for each row of the matrix and of ``x``: one thread's work.
+def dot_rows(x, weight):
+    """Take the dot product of each row of the matrix and each of a few rows of ``x``.
 
     Parameters
     ----------
     x : (T, D)
     weight : (F, D)
+
+    Returns
+    -------
     y : (T, F)
-        Written.
-    start, stop : int
     """
-    T, D = x.shape
-    buffer = np.empty(BLOCK, dtype=np.float32)
-    rows = max(1, BLOCK // min(D, COLUMNS))
-    for first in range(start, stop, rows):
-        for left in range(0, D, COLUMNS):
-            bits = weight[first : min(first + rows, stop), left : left + COLUMNS]
-            block = widen_into(buffer[: bits.size].reshape(bits.shape), bits)
-            for t in range(T):
-                y[t, first : first + len(bits)] += np.vecdot(block, x[t, left : left + COLUMNS])
+    T, (F, D) = x.shape[0], weight.shape
+    num_pieces = next(n for n in range(-(-D // LONGEST_DOT), D + 1) if D % n == 0)
+    pieces = np.ascontiguousarray(x).reshape(T, num_pieces, D // num_pieces)
+    y = np.empty((T, F, num_pieces), dtype=np.float32)
+
+    def work(rows):
+        bits = weight[rows]
+        block = widen_into(scratch(bits.size).reshape(bits.shape), bits)
+        for t in range(T):
+            np.vecdot(block.reshape(-1, num_pieces, D // num_pieces), pieces[t], out=y[t, rows])
+
+    share_rows(F, max(1, BLOCK // D), work)
+    return y.sum(axis=-1)
 
 
-def multiply_blocks(x, weight, y):
-    """Fill ``y``: widen a block, then let BLAS multiply by it.
-
-    One thread widens, a twentieth of the whole: BLAS's threads go on spinning between products, in the way of others.
+def multiply_blocks(x, weight):
+    """Widen all rows, or as many as the buffer takes, then let BLAS multiply by them.
 
     Parameters
     ----------
     x : (T, D)
     weight : (F, D)
+
+    Returns
+    -------
     y : (T, F)
-        Written.
     """
     F, D = weight.shape
-    buffer = np.empty((min(F, BLAS_ROWS), D), dtype=np.float32)
-    for first in range(0, F, BLAS_ROWS):
-        bits = weight[first : first + BLAS_ROWS]
-        block = widen_into(buffer[: len(bits)], bits)
-        np.matmul(x, block.T, out=y[:, first : first + len(bits)])
+    y = np.empty((F, x.shape[0]), dtype=np.float32)
+    num_rows = min(F, max(1, BLOCK_FOR_BLAS // D))
+    block = scratch(num_rows * D).reshape(num_rows, D)
+    for first in range(0, F, num_rows):
+        bits = weight[first : first + num_rows]
+        share_rows(len(bits), max(1, BLOCK // D), lambda rows, bits=bits: widen_into(block[rows], bits[rows]))
+        np.matmul(block[: len(bits)], x.T, out=y[first : first + num_rows])
+    return y.T
 
 
 def widen_into(block, bits):
@@ -145,13 +149,45 @@ def widen_into(block, bits):
     return block
 
 
-def each_thread(length, work):
-    """Run ``work(start, stop)`` on equal parts of ``range(length)``, one a thread, and wait for all."""
-    threads = num_threads()
-    bounds = [length * n // threads for n in range(threads + 1)]
-    parts = [part for part in zip(bounds, bounds[1:], strict=False) if part[0] < part[1]]
-    for done in [pool().submit(work, *part) for part in parts]:
-        done.result()
+def share_rows(num_rows, at_once, work):
+    """Run ``work(slice)`` on ``at_once`` rows after the other: each thread, the caller's among them, takes the next.
+
+    Parameters
+    ----------
+    num_rows, at_once : int
+    work : callable
+    """
+    blocks = iter([slice(start, min(start + at_once, num_rows)) for start in range(0, num_rows, at_once)])
+
+    def take():
+        for rows in blocks:
+            work(rows)
+
+    num_helpers = min(num_threads(), -(-num_rows // at_once)) - 1
+    helpers = [pool().submit(take) for _ in range(num_helpers)]
+    take()
+    for helper in helpers:
+        helper.result()
+
+
+class Scratch(threading.local):
+    """Each thread's own buffer."""
+
+    numbers = np.empty(0, dtype=np.float32)
+
+
+SCRATCH = Scratch()
+
+
+def scratch(size):
+    """Give ``size`` float32 numbers of this thread's buffer, overwritten by the next product.
+
+    The buffer grows and stays: fresh memory costs more than widening into it.  It starts where a cache line does.
+    """
+    if SCRATCH.numbers.size < size:
+        longer = np.empty(size + 16, dtype=np.float32)
+        SCRATCH.numbers = longer[-longer.ctypes.data % 64 // 4 :][:size]
+    return SCRATCH.numbers[:size]
 
 
 @functools.cache
@@ -165,5 +201,10 @@ def num_threads() -> int:
 
 @functools.cache
 def pool() -> ThreadPoolExecutor:
-    """The threads, started at the first product with a stored matrix."""
+    """The threads that help the caller's, started at the first product with a stored matrix."""
     return ThreadPoolExecutor(num_threads(), thread_name_prefix="npgemma")
+
+
+# A forked child has none of the threads; Windows does not fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.cache_clear)

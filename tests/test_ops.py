@@ -179,3 +179,15 @@ def test_equations_leave_their_arguments_alone():
     one = np.ones(4)
     ops.layer_norm(x, one, one, 1e-6), ops.rms_norm(x, one, 1e-6), ops.gelu(x), ops.softmax(x)
     ops.soft_cap(x, 5.0, unrounded), ops.linear(x, np.eye(4), one)
+
+
+def test_gelu_does_not_mind_how_numbers_lie_in_memory():
+    x = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
+    wanted = ops.gelu(x)
+    for axes in ((0, 2, 1), (2, 1, 0), (1, 0, 2)):
+        lying = np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes))
+        assert np.array_equal(ops.gelu(lying), wanted)
+    apart = np.repeat(x, 2, axis=1)
+    assert np.array_equal(ops.gelu(apart[:, ::2]), wanted)
+    assert np.array_equal(ops.gelu(x[::-1, :, ::-1]), wanted[::-1, :, ::-1])
+    assert np.array_equal(ops.gelu(np.broadcast_to(x[:, :1], x.shape)), np.broadcast_to(wanted[:, :1], x.shape))

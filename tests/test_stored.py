@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import threading
+
 import numpy as np
 import pytest
 
@@ -18,7 +22,7 @@ def test_widening_reads_known_bits():
 
 
 # One row and a few take dot products, many take BLAS; 20000 columns are cut in two.
-@pytest.mark.parametrize("num_rows", [1, 3, 4, 40])
+@pytest.mark.parametrize("num_rows", [1, 12, 13, 40])
 @pytest.mark.parametrize(("F", "D"), [(1, 2), (7, 5), (300, 6), (9, 3000), (700, 1024), (3, 20000)])
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_blocks_equal_the_plain_product(num_rows, F, D, kind):
@@ -34,9 +38,10 @@ def test_blocks_equal_the_plain_product(num_rows, F, D, kind):
 
 def test_small_blocks_cover_every_row(monkeypatch):
     monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(stored, "BLOCK_FOR_BLAS", 200)
     rng = np.random.default_rng(0)
     weight = bf16_bits(rng.normal(size=(37, 10)).astype(np.float32))
-    for num_rows in (1, 9):
+    for num_rows in (1, 30):
         x = rng.normal(size=(num_rows, 10)).astype(np.float32)
         np.testing.assert_allclose(stored.linear(x, weight), stored.linear_plain(x, weight), rtol=1e-5, atol=1e-6)
 
@@ -62,3 +67,58 @@ def test_threads_follow_what_blas_was_told(monkeypatch):
     assert stored.num_threads.__wrapped__() == 3
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
     assert stored.num_threads.__wrapped__() >= 1
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch, threads):
+    monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(stored, "num_threads", lambda: int(threads))
+    stored.pool.cache_clear()
+    rng = np.random.default_rng(0)
+    weight = bf16_bits(rng.normal(size=(37, 10)).astype(np.float32))
+    x = rng.normal(size=(2, 10)).astype(np.float32)
+    wanted = np.stack([np.vecdot(stored.widen(weight), row) for row in x])
+    assert np.array_equal(stored.linear(x, weight), wanted)
+    stored.pool.cache_clear()
+
+
+def test_a_failure_in_a_helper_thread_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr(stored, "num_threads", lambda: 2)
+    caller = threading.get_ident()
+    done = threading.Event()
+
+    def work(rows):
+        if threading.get_ident() != caller:
+            done.set()
+            raise MemoryError("in a helper")
+        # The caller's first block waits, so that the helper has one.
+        assert done.wait(10)
+
+    with pytest.raises(MemoryError, match="in a helper"):
+        stored.share_rows(8, 1, work)
+
+
+def test_results_outlive_the_buffer():
+    rng = np.random.default_rng(0)
+    weight = bf16_bits(rng.normal(size=(7, 5)).astype(np.float32))
+    for num_rows in (1, 20):
+        x = rng.normal(size=(num_rows, 5)).astype(np.float32)
+        y = stored.linear(x, weight)
+        before = y.copy()
+        stored.linear(2.0 * x, weight)
+        assert np.array_equal(y, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(stored, "num_threads", lambda: 2)
+    weight = bf16_bits(np.ones((40, 10), np.float32))
+    x = np.ones((1, 10), np.float32)
+    stored.linear(x, weight)
+    child = multiprocessing.get_context("fork").Process(target=stored.linear, args=(x, weight))
+    child.start()
+    child.join(20)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive and child.exitcode == 0
