@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -36,18 +37,21 @@ def main():
     parser.add_argument("--batch", type=int, default=1, help="prompts, and pictures, at once")
     parser.add_argument("--text", type=int, default=5, help="tokens of text behind the image tokens")
     parser.add_argument("--repeats", type=int, default=3, help="first tokens timed")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of all subjects in turn; figures are medians")
     parser.add_argument("--steps", type=int, default=12, help="further tokens timed")
+    parser.add_argument("--quick", action="store_true", help="no warming, products or plain layers")
     parser.add_argument("--only", nargs="+", choices=bench_subjects.SUBJECTS, help="subjects to run")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
     arguments.model = arguments.model or ensure_checkpoint(arguments.variant, arguments.folder)
-    results = {}
-    for subject in arguments.only or bench_subjects.SUBJECTS:
-        if subject.startswith("transformers") and importlib.util.find_spec("transformers") is None:
-            print(f"{subject}: not installed, left out", file=sys.stderr)
-            continue
-        results[subject] = run_subject(subject, arguments)
-    figures = {"machine": machine(), "model": arguments.model.name, "batch": arguments.batch, "subjects": results}
+    subjects = arguments.only or bench_subjects.SUBJECTS
+    if importlib.util.find_spec("transformers") is None:
+        print("transformers is not installed, left out", file=sys.stderr)
+        subjects = [subject for subject in subjects if not subject.startswith("transformers")]
+    rounds = [{subject: run_subject(subject, arguments) for subject in subjects} for _ in range(arguments.rounds)]
+    results = {subject: middle([results[subject] for results in rounds]) for subject in subjects}
+    figures = {"machine": machine(), "model": arguments.model.name, "batch": arguments.batch}
+    figures |= {"subjects": results, "rounds": rounds}
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
     print(table(figures))
@@ -55,7 +59,7 @@ def main():
 
 def run_subject(subject, arguments):
     """Run one subject in a process of its own; gives its figures, or what went wrong."""
-    settings = {name: getattr(arguments, name) for name in ("batch", "text", "repeats", "steps")}
+    settings = {name: getattr(arguments, name) for name in ("batch", "text", "repeats", "steps", "quick")}
     settings |= {"subject": subject, "model": str(arguments.model)}
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     environment["PYTHONPATH"] = str(ROOT)
@@ -66,6 +70,15 @@ def run_subject(subject, arguments):
     if done.returncode:
         return {"error": f"ended with {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def middle(results):
+    """The median of each figure over the rounds; of what is no number, the last."""
+    failed = next((result for result in results if "error" in result), None)
+    if failed:
+        return failed
+    return {key: statistics.median(result[key] for result in results) if isinstance(last, (int, float)) else last
+            for key, last in results[-1].items()}
 
 
 def machine():
@@ -87,7 +100,7 @@ def cpu_name():
 
 
 COLUMNS = (
-    ("ready", "load", "{:.2f} s"), ("first token", "first", "{:.2f} s"), ("each further", "step", "{:.3f} s"),
+    ("ready", "load", "{:.3g} s"), ("first token", "first", "{:.3g} s"), ("each further", "step", "{:.3g} s"),
     ("anonymous", "anonymous_gb", "{:.1f} GB"), ("mapped", "mapped_gb", "{:.1f} GB"), ("peak", "peak_gb", "{:.1f} GB"),
 )
 
@@ -98,8 +111,9 @@ def table(figures):
     lines.append("| " + figures["model"] + "".join(f" | {title}" for title, _, _ in COLUMNS) + " |")
     lines.append("|--" * (len(COLUMNS) + 1) + "|")
     for subject, result in figures["subjects"].items():
-        cells = [form.format(result[key]) if key in result else "" for _, key, form in COLUMNS]
-        lines.append(f"| {subject} | " + " | ".join(cells) + " |" + result.get("error", ""))
+        if subject != "ceilings":
+            cells = [form.format(result[key]) if key in result else "" for _, key, form in COLUMNS]
+            lines.append(f"| {subject} | " + " | ".join(cells) + " |" + result.get("error", ""))
     return "\n".join(lines + [""] + ratios(figures["subjects"]))
 
 
@@ -120,12 +134,20 @@ def ratios(results):
     for key in ("first", "step"):
         what = f"npgemma-float32 {key} / its matrix products alone"
         line(what, "npgemma-float32", key, "npgemma-float32", f"{key}_products")
-    ceilings = results.get("ceilings", {})
-    lines += [f"{name}: {value}" for name, value in ceilings.items() if "peak" not in name]
+    return lines + efficiencies(results)
+
+
+def efficiencies(results):
+    """What was reached beside what the machine can, and how far the fast layers are from the plain ones."""
+    lines = []
     for subject in ("npgemma-float32", "npgemma-bfloat16"):
-        if subject in results and "step" in results[subject]:
-            lines.append(f"{subject} reads {results[subject]['step_gb'] / results[subject]['step']:.1f} GB/s in a step")
-    return lines
+        result = results.get(subject, {})
+        if "step" in result:
+            first, step = result["first_gflop"] / result["first"], result["step_gb"] / result["step"]
+            lines.append(f"{subject}: {first:.0f} GFLOP/s in a first token, reads {step:.1f} GB/s in a further one")
+        if "from_plain" in result:
+            lines.append(f"{subject}, logits, relative L2 from the plain layers': {result['from_plain']:.1e}")
+    return lines + [f"{name}: {value}" for name, value in results.get("ceilings", {}).items()]
 
 
 if __name__ == "__main__":

@@ -3,15 +3,19 @@
 The prompt is image tokens, bos and a few words; ids and pixels are the same numbers for every subject.
 """
 
+import contextlib
 import json
 import statistics
 import sys
 import threading
 import time
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
-SUBJECTS = ["npgemma-float32", "npgemma-bfloat16", "transformers-float32", "transformers-bfloat16", "ceilings"]
+# The ceilings first: a virtual machine is slow to hand out memory that it has not used lately, whoever asks first.
+SUBJECTS = ["ceilings", "npgemma-float32", "npgemma-bfloat16", "transformers-float32", "transformers-bfloat16"]
 
 
 class MemoryWatch:
@@ -71,26 +75,71 @@ def npgemma(settings, dtype):
         soft = see(w, cfg, pixels)
         return prefill(w, cfg, ids, soft, ones * 0, ones, positions, last_only=True)
 
-    runs = [timed(first_token) for _ in range(settings["repeats"] + 1)]
+    runs = [timed(first_token) for _ in range(settings["repeats"] + (not settings["quick"]))]
     logits, state = runs[-1][1]
+    next_ids, next_positions = np.argmax(logits[:, -1], axis=-1)[:, None], positions[:, -1:] + 1
+    both = [logits, step(w, cfg, next_ids, next_positions, state)[0]]
     steps = []
     for number in range(settings["steps"] + 1):
         chosen = np.argmax(logits[:, -1], axis=-1)[:, None]
         place = positions[:, -1:] + 1 + number
         seconds, (logits, state) = timed(lambda: step(w, cfg, chosen, place, state))
         steps.append(seconds)
-    figures = watch.figures() | {
-        "load": load, "first": statistics.median(seconds for seconds, _ in runs[1:]), "first_ever": runs[0][0],
-        "step": statistics.median(steps[1:]), "step_gb": step_bytes(w.arrays) / 1e9,
+    figures = watch.figures() | medians(load, runs, steps, settings) | {
+        "step_gb": step_bytes(w.arrays) / 1e9,
+        "first_gflop": first_flops(w.arrays, cfg, settings["batch"], ids.shape[1]) / 1e9,
     }
+    if settings["quick"]:
+        return figures
     if dtype == "float32":
         figures |= products_alone(w.arrays, cfg, settings["batch"], ids.shape[1])
-    return figures
+    with plainly():
+        logits, state = first_token()
+        plain = [logits, step(w, cfg, next_ids, next_positions, state)[0]]
+    return figures | {"from_plain": max(relative(fast, slow) for fast, slow in zip(both, plain, strict=True))}
+
+
+def medians(load, runs, steps, settings):
+    """Seconds to be ready, of a first token and of a further one; the first step warms."""
+    first = statistics.median(seconds for seconds, _ in runs[-settings["repeats"]:])
+    return {"load": load, "first": first, "first_ever": runs[0][0], "step": statistics.median(steps[1:])}
+
+
+def plainly():
+    """The layers without what makes them fast: matrices widened whole, scores of all queries at once."""
+    from npgemma import attention, ops, stored
+
+    def linear(x, weight, bias=None):
+        product = x @ stored.widen(weight).T
+        return product if bias is None else product + bias
+
+    attention_whole = mock.patch.object(attention, "SCORES_AT_ONCE", 1 << 60)
+    stack = contextlib.ExitStack()
+    for patch in (mock.patch.object(ops, "linear", linear), mock.patch.object(ops, "FEW_ROWS", 0), attention_whole):
+        stack.enter_context(patch)
+    return stack
+
+
+def relative(x, wanted):
+    """Relative L2 distance."""
+    return float(np.linalg.norm(x - wanted) / np.linalg.norm(wanted))
 
 
 def step_bytes(arrays):
     """Bytes of the decoder's matrices, the head among them: what a step reads at least."""
     return sum(array.nbytes for name, array in arrays.items() if name.startswith("text.") and array.ndim == 2)
+
+
+def first_flops(arrays, cfg, batch, length):
+    """Multiplications and additions of the products of a first token, attention's among them."""
+    patches = batch * cfg.vision.num_patches
+    rows = {"vision": patches, "connector": patches, "text": batch * length}
+    table = arrays["text.embedded.weight"]
+    matrices = {name: array for name, array in arrays.items() if array.ndim == 2 and "positions" not in name}
+    flops = sum(2 * rows[name.split(".")[0]] * array.size for name, array in matrices.items() if array is not table)
+    for tower, queries in ((cfg.text, length), (cfg.vision, cfg.vision.num_patches)):
+        flops += 4 * batch * tower.depth * tower.num_heads * tower.head_dim * queries**2
+    return flops + 2 * batch * table.size
 
 
 def products_alone(arrays, cfg, batch, length):
@@ -108,8 +157,8 @@ def products_alone(arrays, cfg, batch, length):
             for name, matrix in matrices.items():
                 is_text = name.startswith("text.")
                 if matrix is not table and (is_text or with_vision):
-                    (xs if is_text else vs)[matrix.shape[1]] @ matrix.T
-            xs[table.shape[1]][:batch] @ table.T
+                    matrix @ (xs if is_text else vs)[matrix.shape[1]].T
+            table @ xs[table.shape[1]][:batch].T
             attention(cfg.text, text_rows // batch, length, cfg.text.depth)
             if with_vision:
                 attention(cfg.vision, cfg.vision.num_patches, cfg.vision.num_patches, cfg.vision.depth)
@@ -145,7 +194,7 @@ def transformers(settings, dtype):
         "attention_mask": torch.ones(ids.shape, dtype=torch.int64), "use_cache": True, "logits_to_keep": 1,
     }
     with torch.inference_mode():
-        runs = [timed(lambda: model(**inputs)) for _ in range(settings["repeats"] + 1)]
+        runs = [timed(lambda: model(**inputs)) for _ in range(settings["repeats"] + (not settings["quick"]))]
         result, steps = runs[-1][1], []
         mask = inputs["attention_mask"]
         for _ in range(settings["steps"] + 1):
@@ -154,27 +203,43 @@ def transformers(settings, dtype):
             more = {"input_ids": chosen, "attention_mask": mask, "past_key_values": result.past_key_values}
             seconds, result = timed(lambda: model(**more, use_cache=True))
             steps.append(seconds)
-    return watch.figures() | {
-        "load": load, "first": statistics.median(seconds for seconds, _ in runs[1:]), "first_ever": runs[0][0],
-        "step": statistics.median(steps[1:]), "attention": config._attn_implementation,
-        "threads": torch.get_num_threads(),
+    return watch.figures() | medians(load, runs, steps, settings) | {
+        "attention": config._attn_implementation, "threads": torch.get_num_threads(),
     }
 
 
 def ceilings(settings):
-    """What this machine can do at best: sgemm at the model's shapes, and reading memory."""
+    """What this machine can do at best: sgemm at the model's shapes, reading memory, handing out memory."""
+    from npgemma.files.checkpoint import available_memory
+
     rng = np.random.default_rng(0)
     figures = {}
     for T, D, F in ((256, 1152, 4304), (261, 2048, 16384), (261, 16384, 2048)):
         x, w = rng.standard_normal((T, D), dtype=np.float32), rng.standard_normal((F, D), dtype=np.float32)
-        seconds = min(timed(lambda: x @ w.T)[0] for _ in range(7))
+        seconds = min(timed(lambda: w @ x.T)[0] for _ in range(7))
         figures[f"sgemm {T}x{D} by {D}x{F}, GFLOP/s"] = round(2 * T * D * F / seconds / 1e9)
     matrix, vector = np.ones((1 << 18, 2048), np.float32), np.ones(2048, np.float32)
     seconds = min(timed(lambda: matrix @ vector)[0] for _ in range(7))
     figures["memory read, GB/s"] = round(matrix.nbytes / seconds / 1e9, 1)
+    size = 2 * sum(path.stat().st_size for path in Path(settings["model"]).glob("*.safetensors"))
+    if 1e9 < size < 0.8 * available_memory():
+        seconds = [touch(size) for _ in range(2)]
+        figures[f"{size / 1e9:.1f} GB of memory handed out, s, twice"] = [round(value, 1) for value in seconds]
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     figures["BLAS"] = f"{blas['name']} {blas['version']}, {kernel()}"
     return figures
+
+
+def touch(size):
+    """Seconds to get so many bytes of fresh memory from the system, by two threads."""
+    fresh = np.empty(size, np.uint8)
+    halves = [threading.Thread(target=part.fill, args=(1,)) for part in (fresh[::8192], fresh[4096::8192])]
+    start = time.perf_counter()
+    for thread in halves:
+        thread.start()
+    for thread in halves:
+        thread.join()
+    return time.perf_counter() - start
 
 
 def kernel():
