@@ -9,8 +9,8 @@ import numpy as np
 from npgemma import cache, ops, rotary
 from npgemma.errors import InputError
 
-# Scores of one block of queries take at most this many numbers (64 MB in float32) when nobody observes: at 896 pixels
-# one layer's whole scores are 1.07 GB.
+# When nobody observes, attention runs on so many queries at a time as make at most this many scores (64 MB in float32):
+# at 896 pixels one layer's whole scores are 1.07 GB.
 SCORES_AT_ONCE = 1 << 24
 
 
@@ -42,7 +42,10 @@ def attend(q, k, v, mask, w, cfg):
     S, K = k.shape[1:3]
     block = max(1, SCORES_AT_ONCE // (B * N * S))
     if T > block and w.observe is None:
-        return attend_in_blocks(q, k, v, mask, w, cfg, block)
+        cuts = [slice(start, start + block) for start in range(0, T, block)]
+        masks = [None if mask is None else mask[:, rows] for rows in cuts]
+        pieces = [attend(q[:, rows], k, v, part, w, cfg) for rows, part in zip(cuts, masks, strict=True)]
+        return np.concatenate(pieces, axis=1)
 
     # Query head n reads key/value head n // G, so K comes before G when N is split.
     grouped = q.reshape(B, T, K, N // K, H)
@@ -52,30 +55,6 @@ def attend(q, k, v, mask, w, cfg):
     probs = w.keep("probs", ops.softmax(capped, None if mask is None else mask[:, None, None]))
     gathered = in_row_blocks("bkgts,bskh->btkgh", probs, v, 3, 1, block)
     return w.keep("mixed", gathered.reshape(B, T, N * H))
-
-
-def attend_in_blocks(q, k, v, mask, w, cfg, block):
-    """Run :func:`attend` on ``block`` queries at a time, so that all scores never stand in memory together.
-
-    Parameters
-    ----------
-    q : (B, T, N, H)
-    k : (B, S, K, H)
-    v : (B, S, K, H)
-    mask : (B, T, S) or None
-    w : Weights
-    cfg : TextConfig or VisionConfig
-    block : int
-
-    Returns
-    -------
-    mixed : (B, T, N*H)
-    """
-    pieces = []
-    for start in range(0, q.shape[1], block):
-        rows = slice(start, start + block)
-        pieces.append(attend(q[:, rows], k, v, None if mask is None else mask[:, rows], w, cfg))
-    return np.concatenate(pieces, axis=1)
 
 
 def in_row_blocks(spec, a, b, axis, out_axis, block):

@@ -17,7 +17,7 @@ BIG_NEG = -3.4028234663852886e38
 # Up to so many rows a product is left to NumPy's own loops.
 FEW_ROWS = 16
 
-# An equation of many steps runs in blocks of about so many numbers, whose temporaries stay in the processor's cache.
+# An equation of many steps runs on about so many numbers at a time, whose temporaries stay in the processor's cache.
 IN_CACHE = 1 << 16
 
 
@@ -173,12 +173,11 @@ def gelu(x):
     rows = x.reshape(-1, x.shape[-1])
     lines = rows if rows.flags.c_contiguous else rows.T  # A transposed product lies column after column.
     y = np.empty_like(lines)
-    block = max(1, IN_CACHE // lines.shape[1])
     with np.errstate(over="ignore"):  # Far out, x**3 and exp(-2u) overflow to infinities that give x and -0.
-        for start in range(0, lines.shape[0], block):
-            part = lines[start : start + block]
+        for block in blocks_in_cache(lines):
+            part = lines[block]
             doubled = 2.0 * math.sqrt(2.0 / math.pi) * (part + 0.044715 * (part * part * part))
-            y[start : start + block] = part / (1.0 + np.exp(-doubled))
+            y[block] = part / (1.0 + np.exp(-doubled))
     return (y if lines is rows else y.T).reshape(x.shape)
 
 
@@ -223,8 +222,18 @@ def softmax(x, mask=None):
     Reference: torch.nn.functional.softmax on scores plus transformers' additive mask.
     """
     masked = x if mask is None else np.where(mask, x, BIG_NEG)
-    unnormalised = np.exp(masked - np.max(masked, axis=-1, keepdims=True))
-    return unnormalised / np.sum(unnormalised, axis=-1, keepdims=True)
+    rows = masked.reshape(-1, masked.shape[-1])
+    p = np.empty_like(rows)
+    for block in blocks_in_cache(rows):
+        unnormalised = np.exp(rows[block] - np.max(rows[block], axis=-1, keepdims=True))
+        p[block] = unnormalised / np.sum(unnormalised, axis=-1, keepdims=True)
+    return p.reshape(masked.shape)
+
+
+def blocks_in_cache(rows):
+    """Cut rows (T, D) into slices whose temporaries stay in the cache; on a GPU, one slice of all, for few launches."""
+    at_once = max(1, IN_CACHE // rows.shape[1]) if isinstance(rows, np.ndarray) else rows.shape[0]
+    return [slice(start, start + at_once) for start in range(0, rows.shape[0], at_once)]
 
 
 def patchify(pixels, patch_size):

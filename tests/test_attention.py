@@ -75,11 +75,13 @@ def test_looking_changes_no_bit_though_it_assembles_whole_scores(monkeypatch, dt
     assert seen["scores"].shape == (B, 2, 3, T, T)
 
 
-def test_query_blocks_equal_one_block():
+@pytest.mark.parametrize("queries", [1, 2, 3, T])
+def test_query_blocks_equal_one_block(monkeypatch, queries):
     q, k, v = random_heads()
     mask = np.tril(np.ones((B, T, T), bool))
-    blocked = attention.attend_in_blocks(q, k, v, mask, silent(), TEXT, 2)
-    np.testing.assert_allclose(blocked, attend(q, k, v, mask), atol=1e-15)
+    at_once = attend(q, k, v, mask)
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", queries * B * TEXT.num_heads * T)
+    np.testing.assert_allclose(attend(q, k, v, mask), at_once, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", GENERATIONS)

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from fake_device import DeviceArray
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -131,6 +132,21 @@ def test_softmax_gives_masked_keys_nothing_and_a_row_without_keys_the_same_each(
     x = np.array([[1.0, 9.0, 1.0], [3.0, 1.0, 2.0]])
     mask = np.array([[True, False, True], [False, False, False]])
     assert ops.softmax(x, mask).tolist() == [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
+
+
+def test_softmax_of_a_large_array_equals_softmax_of_each_row():
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(2, 35, 3000)).astype(np.float32), rng.random((35, 3000)) < 0.5
+    rows = [[ops.softmax(row, keys) for row, keys in zip(rows, mask, strict=True)] for rows in x]
+    assert np.array_equal(ops.softmax(x, mask), rows)
+
+
+def test_blocks_in_cache_cover_every_row_once_and_leave_a_gpu_its_one_launch():
+    rows = np.zeros((100, ops.IN_CACHE // 7), np.float32)
+    blocks = ops.blocks_in_cache(rows)
+    assert [row for block in blocks for row in range(100)[block]] == list(range(100))
+    assert {len(range(100)[block]) for block in blocks} == {7, 2}
+    assert ops.blocks_in_cache(DeviceArray(rows)) == [slice(0, 100)]
 
 
 def test_softmax_counts_a_score_of_exactly_zero():

@@ -18,7 +18,8 @@ def test_every_call_gives_its_arguments_locals_and_result():
     assert len(calls) == 2  # a decoder of two blocks, no picture
     first = calls[0]
     assert np.array_equal(first["masked"], np.where(first["mask"], first["x"], ops.BIG_NEG))
-    assert np.array_equal(first["return"], first["unnormalised"] / first["unnormalised"].sum(axis=-1, keepdims=True))
+    sums = first["unnormalised"].sum(axis=-1, keepdims=True)
+    assert np.array_equal(first["return"].reshape(first["rows"].shape), first["unnormalised"] / sums)
 
 
 def test_only_the_first_calls_are_held():
