@@ -57,3 +57,7 @@ class WeightError(NpgemmaError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would print the message's repr
+
+
+class SlowWarning(UserWarning):
+    """What was asked for will be done, much slower than a user may expect, for a reason that can be changed."""

@@ -40,10 +40,10 @@ class Weights:
     def __getitem__(self, name):
         """Read the weight ``name`` below this path; a float64 run widens it now, so that no second copy stays."""
         full_name = self.path + name
-        array = self.arrays.get(full_name)
-        if array is None:
+        if full_name not in self.arrays:
             near = difflib.get_close_matches(full_name, self.arrays, n=3, cutoff=0.5)
             raise WeightError(f"no weight {full_name!r} among {len(self.arrays)}; nearest: {', '.join(near) or 'none'}")
+        array = self.arrays[full_name]
         if self.precision.dtype is np.float64:
             return stored.widen(array).astype(np.float64)
         return array

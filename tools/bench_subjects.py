@@ -210,7 +210,7 @@ def transformers(settings, dtype):
 
 def ceilings(settings):
     """What this machine can do at best: sgemm at the model's shapes, reading memory, handing out memory."""
-    from npgemma.files.checkpoint import available_memory
+    from npgemma.files.memory import available_memory
 
     rng = np.random.default_rng(0)
     figures = {}

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from npgemma import stored
 from npgemma.config import Config
 from npgemma.errors import CheckpointError, InputError
 from npgemma.files import key_map
-from npgemma.files.safetensors_file import FLOATS, MappedFile, StoredTensor
+from npgemma.files.memory import check_memory, stays_stored
+from npgemma.files.safetensors_file import FLOATS, MappedArrays, MappedFile, Source
 from npgemma.files.shards import open_weights, some
 from npgemma.precision import PRECISIONS, Precision, round_bf16
 from npgemma.weights import Parameter, schema
@@ -46,18 +46,6 @@ CHUNK = 1 << 20  # numbers widened at a time by one thread: a few MB stay in its
 SMALL_FILE = 256 * 2**20  # bytes
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where one parameter lies: a file, and the tensor in it."""
-
-    file: MappedFile
-    tensor: StoredTensor
-
-    def read(self) -> np.ndarray:
-        """The tensor as stored, read-only, without copying."""
-        return self.file.array(self.tensor.name)
-
-
 def load_weights(
     folder: Path | str,
     cfg: Config,
@@ -65,7 +53,7 @@ def load_weights(
     precision: Precision = PRECISIONS["float32"],
     progress: Callable[[int, int], None] | None = None,
     allow_nonfinite: bool = False,
-) -> dict[str, np.ndarray]:
+) -> MappedArrays:
     """Load a checkpoint.
 
     Parameters
@@ -87,19 +75,24 @@ def load_weights(
 
     Returns
     -------
-    arrays : dict of str to array
-        npgemma's names, as :func:`npgemma.weights.schema`.  All read-only.
+    arrays : MappedArrays
+        A dict by npgemma's names, as :func:`npgemma.weights.schema`.  All read-only.
 
     Raises
     ------
     CheckpointError
         If the files are damaged, do not fit ``cfg``, hold NaN or infinities, or need more memory than there is.
 
+    Warns
+    -----
+    SlowWarning
+        If the matrices that stay in the files do not fit into memory too: what runs is then read from disk each time.
+
     Notes
     -----
     NaN and infinities are looked for wherever numbers are read anyway, and in mapped matrices of files under 256 MB or
     stored as float32 and used so; a large mapped file would have to be read whole (``npgemma doctor`` does).
-    A mapped file must not be written to while the weights are in use: see :mod:`npgemma.files.safetensors_file`.
+    A mapped file must not be written to or cut while the weights are in use: see :mod:`npgemma.files.safetensors_file`.
     """
     if dtype not in DTYPES:
         raise InputError(f"load_weights: dtype {dtype!r}; want one of {', '.join(DTYPES)}")
@@ -109,13 +102,15 @@ def load_weights(
     parameters = schema(cfg)
     check_memory(folder, sources, parameters, mode)
     check_head(holders, sources["text.embedded.weight"])
-    total, done, arrays = sum(source.tensor.end - source.tensor.start for source in sources.values()), 0, {}
+    total, done, arrays = sum(source.num_bytes for source in sources.values()), 0, MappedArrays()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, source in sources.items():
             array = load_one(source, parameters[name], mode, pool, allow_nonfinite)
             array.flags.writeable = False
             arrays[name] = array.reshape(parameters[name].shape)
-            done += source.tensor.end - source.tensor.start
+            if stays_stored(source.tensor, parameters[name], mode):
+                arrays.files[name] = source.file
+            done += source.num_bytes
             if progress is not None:
                 progress(done, total)
     for file in set_of_files(holders):
@@ -226,51 +221,6 @@ def origin(letter: str, name: str) -> str:
         "P": "(vision_config.image_size / patch_size)^2",
         "F": f"{tower}_config.intermediate_size",
     }.get(letter, letter)
-
-
-def stays_stored(tensor: StoredTensor, parameter: Parameter, mode: str) -> bool:
-    """Tell whether a parameter is used as it lies in the file."""
-    if not parameter.matrix:
-        return False
-    if mode in ("bfloat16", "float64"):
-        return True
-    return tensor.dtype == ("F32" if mode == "float32" else "BF16")
-
-
-def memory_needed(sources: dict[str, Source], parameters: dict[str, Parameter], mode: str) -> int:
-    """Bytes that loading allocates; mapped pages are not counted, since the system can drop and read them again."""
-    size = 8 if mode == "float64" else 4
-    counts = {name: (source.tensor.end - source.tensor.start) // FLOATS[source.tensor.dtype].itemsize
-              for name, source in sources.items()}
-    widened = [
-        size * count for name, count in counts.items() if not stays_stored(sources[name].tensor, parameters[name], mode)
-    ]
-    # A float64 run widens each matrix when it reads it, by way of float32.
-    transient = 12 * max(counts.values()) if mode == "float64" else 0
-    return sum(widened) + transient
-
-
-def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, where Linux tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def check_memory(
-    folder: Path | str, sources: dict[str, Source], parameters: dict[str, Parameter], mode: str
-) -> None:
-    """Refuse, before anything is allocated, what the machine cannot hold."""
-    needed, available = memory_needed(sources, parameters, mode), available_memory()
-    if available is None or needed <= available:
-        return
-    frugal = memory_needed(sources, parameters, "bfloat16")
-    raise CheckpointError(
-        f"{folder}: {mode} needs {needed / 1e9:.3g} GB of memory, {available / 1e9:.3g} GB are available; "
-        f"--dtype bfloat16 uses the matrices from the file and allocates {frugal / 1e9:.3g} GB"
-    )
 
 
 def check_head(holders: dict[str, MappedFile], table: Source) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from npgemma.config import VARIANTS, Config
 from npgemma.errors import NpgemmaError
-from npgemma.files import checkpoint, hf_config, hub_cache, image, key_map, shards, tokenizer
-from npgemma.files.checkpoint import Source, memory_needed, nonfinite, set_of_files
+from npgemma.files import checkpoint, hf_config, hub_cache, image, key_map, memory, shards, tokenizer
+from npgemma.files.checkpoint import nonfinite, set_of_files
 from npgemma.files.folder import read_json
-from npgemma.files.safetensors_file import MappedFile
+from npgemma.files.safetensors_file import MappedFile, Source
 from npgemma.show.plan import PROMPT_TOKENS, amount, peak_bytes
 from npgemma.weights import schema
 
@@ -153,7 +153,7 @@ def examine_numbers(
     sources: dict[str, Source], progress: Callable[[int, int], None] | None
 ) -> Iterator[Finding]:
     """Look for NaN and infinities in every weight."""
-    done, total = 0, sum(source.tensor.end - source.tensor.start for source in sources.values())
+    done, total = 0, sum(source.num_bytes for source in sources.values())
     bad = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for source in sources.values():
@@ -162,7 +162,7 @@ def examine_numbers(
                 bad += 1
                 yield Finding("fault", "numbers", f"{source.tensor.name!r} holds {fault}")
             source.file.let_go(source.tensor.name)
-            done += source.tensor.end - source.tensor.start
+            done += source.num_bytes
             if progress is not None:
                 progress(done, total)
     if not bad:
@@ -171,14 +171,17 @@ def examine_numbers(
 
 def describe_memory(sources: dict[str, Source], cfg: Config) -> Iterator[Finding]:
     """What each mode allocates for the weights and for a picture with a short prompt, against what there is."""
-    available = checkpoint.available_memory()
+    available = memory.available_memory()
     room = "" if available is None else f"; {amount(available, 'B')} are available"
     prefill = peak_bytes(cfg, cfg.vision.num_patches + PROMPT_TOKENS)
     for mode in checkpoint.DTYPES:
-        weights = memory_needed(sources, schema(cfg), mode)
+        weights = memory.memory_needed(sources, schema(cfg), mode)
         working = prefill * (2 if mode == "float64" else 1)
+        mapped = memory.memory_mapped(sources, schema(cfg), mode)
         parts = f"{amount(weights, 'B')} for weights, {amount(working, 'B')} to read a picture"
-        level = "note" if available is not None and weights + working > available else "fact"
+        if mapped:
+            parts += f", {amount(mapped, 'B')} mapped from the file"
+        level = "note" if available is not None and weights + working + mapped > available else "fact"
         yield Finding(level, "memory", f"--dtype {mode}: {parts}{room}")
 
 

@@ -5,9 +5,10 @@ is read here too.  Nothing larger than the header is allocated.  bfloat16 comes 
 
 Notes
 -----
-The pages of a mapped file are read when they are first used.  If another program cuts the file short meanwhile, the
-operating system ends this process (SIGBUS); :meth:`MappedFile.check` tells a changed file before that.  Replacing a
-file by renaming another over it is harmless: the mapping keeps the old one.
+The pages of a mapped file are read when they are first used.  If another program has cut the file short meanwhile, the
+operating system ends this process (SIGBUS).  So :class:`MappedArrays` looks at a file's size before it hands out an
+array of it; what is cut while that array is being read cannot be helped.  Replacing a file by renaming another over it
+is harmless: the mapping keeps the old one.
 """
 
 import math
@@ -80,6 +81,43 @@ class MappedFile:
             raise CheckpointError(f"{self.path}: vanished while in use ({problem}); load again") from None
         if now != self.identity:
             raise CheckpointError(f"{self.path}: was replaced or changed while in use; load again")
+
+    def check_size(self) -> None:
+        """Raise CheckpointError if the file was cut short: touching what is gone would end the process."""
+        size, mapped = self.mapping.size(), len(self.mapping)
+        if size < mapped:
+            raise CheckpointError(f"{self.path}: was cut from {mapped:,} to {size:,} bytes while in use; load again")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one parameter lies: a file, and the tensor in it."""
+
+    file: MappedFile
+    tensor: StoredTensor
+
+    def read(self) -> np.ndarray:
+        """The tensor as stored, read-only, without copying."""
+        return self.file.array(self.tensor.name)
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size in the file."""
+        return self.tensor.end - self.tensor.start
+
+
+class MappedArrays(dict[str, np.ndarray]):
+    """Arrays by name, some of which lie in mapped ``files``, whose sizes are looked at whenever one is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, MappedFile] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file = self.files.get(name)
+        if file is not None:
+            file.check_size()
+        return super().__getitem__(name)
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:

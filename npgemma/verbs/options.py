@@ -3,12 +3,13 @@
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from npgemma.errors import InputError
+from npgemma.errors import InputError, SlowWarning
 from npgemma.files.image import RESAMPLES, ImageSettings
 from npgemma.files.loading import DTYPES, TINY, load
 from npgemma.generation.requests import Request
@@ -90,7 +91,7 @@ def id_list(text: str) -> list[int]:
 
 
 def load_model(args: argparse.Namespace) -> tuple[Model, float]:
-    """Load the model that the options name, showing progress on a terminal's stderr.
+    """Load the model that the options name, showing progress on a terminal's stderr, and there what will be slow.
 
     Returns
     -------
@@ -100,8 +101,11 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     if args.model is None:
         print(f"npgemma: {IN_THE_BOX}", file=sys.stderr)
     started = time.perf_counter()
-    with Progress("loading the model") as progress:
+    with warnings.catch_warnings(record=True) as caught, Progress("loading the model") as progress:
+        warnings.simplefilter("always", SlowWarning)
         model = load(args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite)
+    for warning in caught:
+        print(f"npgemma: {warning.message}", file=sys.stderr)
     return with_image_options(model, args), time.perf_counter() - started
 
 

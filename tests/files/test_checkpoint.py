@@ -302,20 +302,6 @@ def test_row_20_float32_files_are_read_whole_before_use_however_large(tmp_path, 
     assert "the first at (2, 4)" in refusal(tmp_path)
 
 
-def test_row_42_too_little_memory_is_told_before_loading(tmp_path, monkeypatch):
-    write_folder(tmp_path, dtype="BF16")
-    monkeypatch.setattr(checkpoint, "available_memory", lambda: 10_000)
-    message = refusal(tmp_path)
-    total = sum(array.size for _, array in tensors().values()) * 4
-    assert f"float32 needs {total / 1e9:.3g} GB of memory, 1e-05 GB are available; --dtype bfloat16 uses" in message
-    load(tmp_path, "bfloat16")
-
-
-def test_memory_is_not_guessed_where_the_system_does_not_tell(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "available_memory", lambda: None)
-    load(write_folder(tmp_path))
-
-
 # --- files and index -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from made_checkpoints import config_json, file_bytes, read_index, tensors, write
 
 from npgemma.config import VARIANTS
 from npgemma.errors import InputError
-from npgemma.files import checkpoint
+from npgemma.files import checkpoint, memory
 from npgemma.files.doctor import as_text, examine, released_size
 from npgemma.files.hf_config import read_config
 
@@ -131,7 +131,7 @@ def test_odd_but_harmless_things_are_notes(tmp_path):
 def test_mixed_layouts_and_little_memory_are_notes(tmp_path, monkeypatch):
     first, other = tensors(layout="A"), tensors(layout="C")
     mixed = dict(list(first.items())[:9]) | dict(list(other.items())[9:])
-    monkeypatch.setattr(checkpoint, "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     report = examine(write_folder(tmp_path, named=mixed))
     assert texts(report, "note", "layout") == ["keys of several layouts mixed"]
     assert len(texts(report, "note", "memory")) == 3

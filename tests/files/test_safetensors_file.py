@@ -2,19 +2,23 @@
 
 import json
 import os
+import re
 import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_checkpoints import file_bytes, header_of
+from made_checkpoints import file_bytes, header_of, write_folder
 
 from npgemma.errors import CheckpointError, NpgemmaError
 from npgemma.files import safetensors_file
 from npgemma.files.safetensors_file import open_safetensors
 
+ROOT = Path(__file__).resolve().parents[2]
 A = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -0.25]], np.float32)
 B = np.array([1.0, 2.0], np.float32)
 NAMED = {"a": ("F32", A), "b": ("F32", B)}
@@ -241,6 +245,33 @@ def test_row_41_a_file_changed_while_mapped_is_noticed(tmp_path, change):
         path.unlink()
     with pytest.raises(CheckpointError, match="while in use.*; load again"):
         file.check()
+
+
+CUT_WHILE_IN_USE = """
+import os, sys
+import npgemma
+from npgemma.errors import CheckpointError
+
+folder, dtype = sys.argv[1:]
+model = npgemma.load(folder, dtype)
+before = npgemma.forward(model, [[2, 5, 6]])
+os.truncate(folder + "/model.safetensors", 4096)
+try:
+    npgemma.forward(model, [[2, 5, 6]])
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_row_41_a_file_cut_while_in_use_is_an_error_and_no_crash(tmp_path):
+    write_folder(tmp_path, dtype="BF16")
+    command = [sys.executable, "-c", CUT_WHILE_IN_USE, str(tmp_path)]
+    done = subprocess.run([*command, "bfloat16"], capture_output=True, text=True, cwd=ROOT)
+    assert re.search(r"model.safetensors: was cut from [\d,]+ to 4,096 bytes while in use; load again", done.stdout)
+    assert done.returncode == 0 and done.stderr == ""
+    write_folder(tmp_path, dtype="BF16")
+    done = subprocess.run([*command, "float32"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), "widened weights need the file no more"
 
 
 def test_row_86_stored_numbers_are_explicitly_little_endian_and_come_as_native_ones(tmp_path):

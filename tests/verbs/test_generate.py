@@ -11,6 +11,8 @@ from generation_models import GOLDEN, golden_answers, saying, tokenizer, wordy_m
 from PIL import Image
 
 from npgemma import cli
+from npgemma.files import memory
+from npgemma.files.loading import TINY
 from npgemma.verbs import options
 
 
@@ -52,6 +54,14 @@ def test_without_model_it_says_once_which_one_it_is_and_how_to_use_another(speak
     assert err.count("model in the box") == 1
     assert "--model google/paligemma2-3b-mix-224" in err
     assert calls[0][0] == (None, "float32", None)
+
+
+def test_what_will_be_slow_is_said_in_one_line(picture, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available_memory", lambda: 3_000_000)
+    code, out, err = run(capsys, picture, "--dtype", "bfloat16", "--max-tokens", "1", "--model", str(TINY))
+    assert code == 0 and out
+    assert err.startswith(f"npgemma: {TINY}: 0.00") and "every token reads from disk" in err.splitlines()[0]
+    assert "Warning" not in err
 
 
 def test_model_dtype_and_precision_reach_the_loader(speak, picture, capsys):
