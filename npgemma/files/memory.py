@@ -7,6 +7,15 @@ from npgemma.errors import CheckpointError, SlowWarning
 from npgemma.files.safetensors_file import FLOATS, Source, StoredTensor
 from npgemma.weights import Parameter
 
+# Of control groups, by the controllers that /proc/self/cgroup names: version 2, then version 1.  The folder, the limit,
+# what is used, and what of it are cached files.
+GROUP_FILES = {
+    "": ("", "memory.max", "memory.current", ("active_file", "inactive_file")),
+    "memory": (
+        "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"),
+    ),
+}
+
 
 def stays_stored(tensor: StoredTensor, parameter: Parameter, mode: str) -> bool:
     """Tell whether a parameter is used as it lies in the file."""
@@ -37,12 +46,47 @@ def memory_mapped(sources: dict[str, Source], parameters: dict[str, Parameter], 
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, where Linux tells."""
+    """Bytes that this process can allocate without swapping, where Linux tells: of the machine and of its container."""
+    free = numbers(Path("/proc/meminfo")).get("MemAvailable:")
+    left = ([] if free is None else [free * 1024]) + left_by_groups()
+    return min(left, default=None)
+
+
+def left_by_groups(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that each control group with a limit leaves to this process: a container's, and those around it.
+
+    Cached files count as left, since the system drops them first.  Source: the kernel's admin-guide, cgroup-v2.rst and
+    cgroup-v1/memory.rst.
+    """
+    left = []
+    for line in lines_of(process):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in GROUP_FILES:
+            continue
+        folder, limit_name, used_name, cached_names = GROUP_FILES[controllers]
+        # In a container the path may be the host's, which is not there; the container's own group is at the root.
+        own = root / folder / path.lstrip("/")
+        for place in (own, *own.parents):
+            limit, used = lines_of(place / limit_name), lines_of(place / used_name)
+            if limit and used and limit[0].isdigit():
+                stat = numbers(place / "memory.stat")
+                cached = sum(stat.get(name, 0) for name in cached_names)
+                left.append(max(0, int(limit[0]) - int(used[0]) + cached))
+    return left
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """The lines ``name number …`` of one of the kernel's files; none where there is no such file."""
+    lines = [line.split() for line in lines_of(path)]
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of one of the kernel's files; none where there is no such file."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+        return path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def check_memory(

@@ -52,3 +52,41 @@ def test_what_will_be_read_from_disk_for_each_token_is_said(tmp_path, monkeypatc
 def test_memory_is_not_guessed_where_the_system_does_not_tell(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     load(write_folder(tmp_path), "float32")
+
+
+GROUPS = {
+    "version 2": ("0::/work/box\n", "", "memory.max", "memory.current", "active_file 70\ninactive_file 30\n"),
+    "version 1": (
+        "9:name=systemd:/\n4:memory:/work/box\n0::/\n", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+        "cache 5\ntotal_active_file 70\ntotal_inactive_file 30\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+@pytest.mark.parametrize("place", ["work/box", "work", ""])
+def test_the_limit_of_a_container_is_counted_wherever_it_stands(tmp_path, version, place):
+    listing, folder, limit_name, used_name, stat = GROUPS[version]
+    (tmp_path / "cgroup").write_text(listing)
+    limited = tmp_path / "sys" / folder / place
+    limited.mkdir(parents=True)
+    (limited / limit_name).write_text("1000\n")
+    (limited / used_name).write_text("400\n")
+    (limited / "memory.stat").write_text(stat)
+    assert memory.left_by_groups(tmp_path / "cgroup", tmp_path / "sys") == [700]  # 1000 - 400 + 70 + 30
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_groups_without_a_limit_leave_the_figure_of_the_machine(tmp_path, version, monkeypatch):
+    listing, folder, limit_name, used_name, stat = GROUPS[version]
+    (tmp_path / "cgroup").write_text(listing)
+    (tmp_path / "sys" / folder).mkdir(parents=True)
+    (tmp_path / "sys" / folder / limit_name).write_text("max\n")
+    (tmp_path / "sys" / folder / used_name).write_text("400\n")
+    assert memory.left_by_groups(tmp_path / "cgroup", tmp_path / "sys") == []
+    assert memory.left_by_groups(tmp_path / "none", tmp_path / "none") == []
+
+
+def test_the_tightest_limit_counts(monkeypatch):
+    monkeypatch.setattr(memory, "left_by_groups", lambda: [5000, 3000])
+    assert memory.available_memory() == 3000
