@@ -5,7 +5,8 @@
     python tools/bench.py --only npgemma-bfloat16 ceilings    some of the subjects
 
 Each subject runs in a process of its own, one after the other, on the same random full-size checkpoint (bfloat16 on
-disk, written once) and the same prompt; figures are medians.  Ratios of one run may be quoted, seconds of two may not.
+disk, written once) and the same prompt; figures are medians.  Ratios of one run may be quoted, seconds of two may not:
+--rounds runs all subjects in turn, and gives the median of the ratios of each round.
 transformers is left out where it is not installed.  OPENBLAS_CORETYPE is unset for NumPy, as on a user's machine.
 """
 
@@ -42,7 +43,11 @@ def main():
     parser.add_argument("--quick", action="store_true", help="no warming, products or plain layers")
     parser.add_argument("--only", nargs="+", choices=bench_subjects.SUBJECTS, help="subjects to run")
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--show", type=Path, metavar="FILE.json", help="print the table of an earlier run, and end")
     arguments = parser.parse_args()
+    if arguments.show:
+        print(table(json.loads(arguments.show.read_text())))
+        return
     arguments.model = arguments.model or ensure_checkpoint(arguments.variant, arguments.folder)
     subjects = arguments.only or bench_subjects.SUBJECTS
     if importlib.util.find_spec("transformers") is None:
@@ -114,17 +119,17 @@ def table(figures):
         if subject != "ceilings":
             cells = [form.format(result[key]) if key in result else "" for _, key, form in COLUMNS]
             lines.append(f"| {subject} | " + " | ".join(cells) + " |" + result.get("error", ""))
-    return "\n".join(lines + [""] + ratios(figures["subjects"]))
+    return "\n".join(lines + [""] + ratios(figures["rounds"]) + efficiencies(figures["subjects"]))
 
 
-def ratios(results):
-    """Each claim as a ratio of this run."""
+def ratios(rounds):
+    """Each claim as the median of its ratios, each taken within one round."""
     lines = []
 
     def line(what, ours, key, theirs, their_key=None):
-        a, b = results.get(ours, {}).get(key), results.get(theirs, {}).get(their_key or key)
-        if a and b:
-            lines.append(f"{what}: {a / b:.2f}")
+        pairs = [(results.get(ours, {}).get(key), results.get(theirs, {}).get(their_key or key)) for results in rounds]
+        if all(a and b for a, b in pairs):
+            lines.append(f"{what}: {statistics.median(a / b for a, b in pairs):.2f}")
 
     for ours in ("npgemma-float32", "npgemma-bfloat16"):
         for theirs in ("transformers-float32", "transformers-bfloat16"):
@@ -134,7 +139,7 @@ def ratios(results):
     for key in ("first", "step"):
         what = f"npgemma-float32 {key} / its matrix products alone"
         line(what, "npgemma-float32", key, "npgemma-float32", f"{key}_products")
-    return lines + efficiencies(results)
+    return lines
 
 
 def efficiencies(results):
