@@ -8,6 +8,7 @@ Each subject runs in a process of its own, one after the other, on the same rand
 disk, written once) and the same prompt; figures are medians.  Ratios of one run may be quoted, seconds of two may not:
 --rounds runs all subjects in turn, and gives the median of the ratios of each round.
 transformers is left out where it is not installed.  OPENBLAS_CORETYPE is unset for NumPy, as on a user's machine.
+Needs the file's size in the system's cache, and 18 GB of memory for a 3B model in transformers' float32.
 """
 
 import argparse
@@ -32,40 +33,75 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=VARIANTS, default="paligemma-3b-224")
-    parser.add_argument("--model", type=Path, help="a checkpoint to time instead of a random one: a folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--variant", choices=VARIANTS, default="paligemma-3b-224")
+    which.add_argument("--model", type=checkpoint, help="a checkpoint to time instead of a random one: a folder")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="where random checkpoints are kept")
-    parser.add_argument("--batch", type=int, default=1, help="prompts, and pictures, at once")
-    parser.add_argument("--text", type=int, default=5, help="tokens of text behind the image tokens")
-    parser.add_argument("--repeats", type=int, default=3, help="first tokens timed")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of all subjects in turn; figures are medians")
-    parser.add_argument("--steps", type=int, default=12, help="further tokens timed")
+    parser.add_argument("--batch", type=count, default=1, help="prompts, and pictures, at once")
+    parser.add_argument("--text", type=count, default=5, help="tokens of text behind the image tokens")
+    parser.add_argument("--repeats", type=count, default=3, help="first tokens timed")
+    parser.add_argument("--rounds", type=count, default=1, help="runs of all subjects in turn; figures are medians")
+    parser.add_argument("--steps", type=count, default=12, help="further tokens timed")
     parser.add_argument("--quick", action="store_true", help="no warming, products or plain layers")
     parser.add_argument("--only", nargs="+", choices=bench_subjects.SUBJECTS, help="subjects to run")
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--show", type=Path, metavar="FILE.json", help="print the table of an earlier run, and end")
+    parser.add_argument("--json", type=new_file, help="write all figures here")
+    parser.add_argument("--show", type=figures_of, metavar="FILE.json", help="print the table of an earlier run")
     arguments = parser.parse_args()
     if arguments.show:
-        print(table(json.loads(arguments.show.read_text())))
-        return
-    arguments.model = arguments.model or ensure_checkpoint(arguments.variant, arguments.folder)
+        print(table(arguments.show))
+        return 0
     subjects = arguments.only or bench_subjects.SUBJECTS
     if importlib.util.find_spec("transformers") is None:
         print("transformers is not installed, left out", file=sys.stderr)
         subjects = [subject for subject in subjects if not subject.startswith("transformers")]
-    rounds = [{subject: run_subject(subject, arguments) for subject in subjects} for _ in range(arguments.rounds)]
-    results = {subject: middle([results[subject] for results in rounds]) for subject in subjects}
-    figures = {"machine": machine(), "model": arguments.model.name, "batch": arguments.batch}
-    figures |= {"subjects": results, "rounds": rounds}
+    if not subjects:
+        parser.error("nothing is left to time; pip install -r tools/requirements.txt")
+    arguments.model = arguments.model or ensure_checkpoint(arguments.variant, arguments.folder)
+    settings = {name: getattr(arguments, name) for name in ("batch", "text", "repeats", "steps", "quick")}
+    figures = {"machine": machine(), "model": arguments.model.name, "settings": settings}
+    rounds = [{subject: run_subject(subject, settings, arguments.model) for subject in subjects}
+              for _ in range(arguments.rounds)]
+    figures["subjects"] = {subject: middle([results[subject] for results in rounds]) for subject in subjects}
+    figures["rounds"] = rounds
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
     print(table(figures))
+    return int(any("error" in result for result in figures["subjects"].values()))
 
 
-def run_subject(subject, arguments):
+def count(word):
+    """A whole number from 1."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r}; want a whole number from 1")
+    return int(word)
+
+
+def checkpoint(word):
+    """A folder that holds a model."""
+    if not (Path(word) / "config.json").is_file():
+        raise argparse.ArgumentTypeError(f"{word!r} is no folder with a config.json")
+    return Path(word).resolve()
+
+
+def new_file(word):
+    """A file that can be written when all is measured."""
+    if Path(word).is_dir() or not Path(word).resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{word!r} cannot be written; want a file in a folder that exists")
+    return Path(word)
+
+
+def figures_of(word):
+    """What --json wrote."""
+    try:
+        figures = json.loads(Path(word).read_text())
+        return {key: figures[key] for key in ("machine", "model", "settings", "subjects", "rounds")}
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise argparse.ArgumentTypeError(f"{word!r} holds no figures of this bench ({problem!r})") from None
+
+
+def run_subject(subject, settings, model):
     """Run one subject in a process of its own; gives its figures, or what went wrong."""
-    settings = {name: getattr(arguments, name) for name in ("batch", "text", "repeats", "steps", "quick")}
-    settings |= {"subject": subject, "model": str(arguments.model)}
+    settings = settings | {"subject": subject, "model": str(model)}
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     environment["PYTHONPATH"] = str(ROOT)
     start = time.perf_counter()
@@ -112,13 +148,14 @@ COLUMNS = (
 
 def table(figures):
     """One table of all subjects, then ratios and efficiencies."""
-    lines = [", ".join(f"{name} {value}" for name, value in figures["machine"].items()), ""]
+    told = figures["machine"] | figures["settings"] | {"rounds": len(figures["rounds"])}
+    lines = [", ".join(f"{name} {value}" for name, value in told.items()), ""]
     lines.append("| " + figures["model"] + "".join(f" | {title}" for title, _, _ in COLUMNS) + " |")
     lines.append("|--" * (len(COLUMNS) + 1) + "|")
     for subject, result in figures["subjects"].items():
         if subject != "ceilings":
             cells = [form.format(result[key]) if key in result else "" for _, key, form in COLUMNS]
-            lines.append(f"| {subject} | " + " | ".join(cells) + " |" + result.get("error", ""))
+            lines.append(f"| {' '.join([subject, *result.get('error', '').split()])} | " + " | ".join(cells) + " |")
     return "\n".join(lines + [""] + ratios(figures["rounds"]) + efficiencies(figures["subjects"]))
 
 
@@ -136,6 +173,7 @@ def ratios(rounds):
             line(f"{ours} first token / {theirs}", ours, "first", theirs)
             line(f"{ours} each further token / {theirs}", ours, "step", theirs)
     line("npgemma-bfloat16 first token / npgemma-float32", "npgemma-bfloat16", "first", "npgemma-float32")
+    line("npgemma-bfloat16 each further token / npgemma-float32", "npgemma-bfloat16", "step", "npgemma-float32")
     for key in ("first", "step"):
         what = f"npgemma-float32 {key} / its matrix products alone"
         line(what, "npgemma-float32", key, "npgemma-float32", f"{key}_products")
@@ -149,11 +187,12 @@ def efficiencies(results):
         result = results.get(subject, {})
         if "step" in result:
             first, step = result["first_gflop"] / result["first"], result["step_gb"] / result["step"]
-            lines.append(f"{subject}: {first:.0f} GFLOP/s in a first token, reads {step:.1f} GB/s in a further one")
+            lines.append(f"{subject}: {first:.3g} GFLOP/s in a first token, reads {step:.3g} GB/s in a further one")
         if "from_plain" in result:
             lines.append(f"{subject}, logits, relative L2 from the plain layers': {result['from_plain']:.1e}")
-    return lines + [f"{name}: {value}" for name, value in results.get("ceilings", {}).items()]
+    ceilings = results.get("ceilings", {}).items()
+    return lines + [f"{name}: {value:.3g}" if type(value) is float else f"{name}: {value}" for name, value in ceilings]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -98,7 +98,10 @@ def check_memory(
         return
     if needed > available:
         frugal = memory_needed(sources, parameters, "bfloat16")
-        advice = f"--dtype bfloat16 uses the matrices from the file and allocates {frugal / 1e9:.3g} GB"
+        stored = memory_mapped(sources, parameters, "bfloat16")
+        advice = (
+            f"--dtype bfloat16 allocates {frugal / 1e9:.3g} GB and uses {stored / 1e9:.3g} GB of matrices from the file"
+        )
         raise CheckpointError(
             f"{folder}: {mode} needs {needed / 1e9:.3g} GB of memory, {available / 1e9:.3g} GB are available; "
             + (advice if frugal <= available else "no mode fits, close other programs")

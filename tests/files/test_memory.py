@@ -23,7 +23,7 @@ def test_row_42_too_little_memory_is_told_before_loading(tmp_path, monkeypatch):
         load(tmp_path, "float32")
     total = sum(array.size for _, array in tensors().values()) * 4
     message = str(caught.value)
-    assert f"float32 needs {total / 1e9:.3g} GB of memory, 1e-05 GB are available; --dtype bfloat16 uses" in message
+    assert f"float32 needs {total / 1e9:.3g} GB of memory, 1e-05 GB are available; --dtype bfloat16" in message
 
 
 def test_row_42_no_mode_is_advised_that_does_not_fit_either(tmp_path, monkeypatch):
