@@ -94,8 +94,8 @@ def einsum(spec, a, b):
 
     rows, columns, depth = (math.prod(sizes[letter] for letter in group) for group in (only_a, only_b, summed))
     batch_shape = [sizes[letter] for letter in batch]
-    if rows <= FEW_ROWS:
-        return np.einsum(spec, a, b)
+    if rows <= FEW_ROWS:  # How numbers lie in memory decides the order of sums: a slice lies as a whole array does.
+        return np.einsum(spec, a.copy(), b).copy()
     left = a.transpose([in_a.index(letter) for letter in batch + only_a + summed])
     right = b.transpose([in_b.index(letter) for letter in batch + summed + only_b])
     product = left.reshape(*batch_shape, rows, depth) @ right.reshape(*batch_shape, depth, columns)

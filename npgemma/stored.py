@@ -6,6 +6,7 @@ once, so it runs at the speed of widening: several threads take block after bloc
 its loops).  A prompt has many rows for each number of the matrix, and is BLAS's.
 """
 
+import contextlib
 import functools
 import os
 import threading
@@ -87,7 +88,8 @@ def dot_rows(x, weight):
     y : (T, F)
     """
     T, (F, D) = x.shape[0], weight.shape
-    num_pieces = next(n for n in range(-(-D // LONGEST_DOT), D + 1) if D % n == 0)
+    least = -(-D // LONGEST_DOT)
+    num_pieces = next((n for n in range(least, 4 * least) if D % n == 0), 1)  # Uneven widths stay whole.
     pieces = np.ascontiguousarray(x).reshape(T, num_pieces, D // num_pieces)
     y = np.empty((T, F, num_pieces), dtype=np.float32)
 
@@ -157,17 +159,27 @@ def share_rows(num_rows, at_once, work):
     num_rows, at_once : int
     work : callable
     """
-    blocks = iter([slice(start, min(start + at_once, num_rows)) for start in range(0, num_rows, at_once)])
+    cuts = [slice(start, min(start + at_once, num_rows)) for start in range(0, num_rows, at_once)]
+    blocks = iter(cuts)
 
     def take():
         for rows in blocks:
             work(rows)
 
-    num_helpers = min(num_threads(), -(-num_rows // at_once)) - 1
-    helpers = [pool().submit(take) for _ in range(num_helpers)]
-    take()
-    for helper in helpers:
-        helper.result()
+    helpers = []
+    try:
+        with contextlib.suppress(RuntimeError):  # When the interpreter ends, no thread starts: the caller does it all.
+            for _ in range(min(num_threads(), len(cuts)) - 1):
+                helpers.append(pool().submit(take))
+        take()
+        for helper in helpers:
+            helper.result()
+    except BaseException:
+        # Whatever broke off, Ctrl-C among it, helpers may still be writing into this thread's buffer: it is theirs now.
+        SCRATCH.numbers = np.empty(0, dtype=np.float32)
+        for _ in blocks:
+            pass
+        raise
 
 
 class Scratch(threading.local):
@@ -193,9 +205,10 @@ def scratch(size):
 @functools.cache
 def num_threads() -> int:
     """As many threads as BLAS was told to use, or as there are processors to run on."""
-    told = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        told = os.environ.get(name, "")
+        if told.isascii() and told.isdecimal() and int(told) > 0:
+            return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

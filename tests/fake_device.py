@@ -64,6 +64,9 @@ class DeviceArray:
     def astype(self, dtype, copy=True):
         return DeviceArray(self._host.astype(dtype, copy=copy))
 
+    def copy(self):
+        return DeviceArray(self._host.copy())
+
     def view(self, dtype):
         return DeviceArray(self._host.view(dtype))
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from random_models import GENERATIONS, PALIGEMMA_2, random_arrays
@@ -73,6 +75,16 @@ def test_looking_changes_no_bit_though_it_assembles_whole_scores(monkeypatch, dt
     looking = Weights({}, precision, seen.__setitem__)
     assert np.array_equal(attention.attend(q, k, v, mask, looking, TEXT), blind)
     assert seen["scores"].shape == (B, 2, 3, T, T)
+
+
+def test_looking_changes_no_bit_where_the_last_block_is_one_query(monkeypatch):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(1, 160, 4, 16)).astype(np.float32) for _ in range(3))
+    cfg = dataclasses.replace(TEXT, num_heads=4, num_kv_heads=4, head_dim=16, attn_softcap=None)
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 159 * 4 * 160)
+    blind = attention.attend(q, k, v, None, Weights({}, PRECISIONS["float32"]), cfg)
+    looking = Weights({}, PRECISIONS["float32"], lambda name, x: None)
+    assert np.array_equal(attention.attend(q, k, v, None, looking, cfg), blind)
 
 
 @pytest.mark.parametrize("queries", [1, 2, 3, T])

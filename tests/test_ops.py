@@ -141,6 +141,13 @@ def test_softmax_of_a_large_array_equals_softmax_of_each_row():
     assert np.array_equal(ops.softmax(x, mask), rows)
 
 
+def test_softmax_writes_into_nothing_and_follows_a_mask_with_more_rows():
+    x, mask = np.zeros((1, 2)), np.array([[True, False], [True, True], [False, True]])
+    x.flags.writeable = mask.flags.writeable = False
+    assert ops.softmax(x).tolist() == [[0.5, 0.5]]
+    assert ops.softmax(x, mask).tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+
+
 def test_blocks_in_cache_cover_every_row_once_and_leave_a_gpu_its_one_launch():
     rows = np.zeros((100, ops.IN_CACHE // 7), np.float32)
     blocks = ops.blocks_in_cache(rows)

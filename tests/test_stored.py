@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -21,9 +23,9 @@ def test_widening_reads_known_bits():
     assert stored.widen(np.float64([1.5])).dtype == np.float64
 
 
-# One row and a few take dot products, many take BLAS; 20000 columns are cut in two.
+# One row and a few take dot products, many take BLAS; 20000 columns are cut into pieces, 4099 is a prime.
 @pytest.mark.parametrize("num_rows", [1, 12, 13, 40])
-@pytest.mark.parametrize(("F", "D"), [(1, 2), (7, 5), (300, 6), (9, 3000), (700, 1024), (3, 20000)])
+@pytest.mark.parametrize(("F", "D"), [(1, 2), (7, 5), (300, 6), (9, 3000), (700, 1024), (3, 20000), (3, 4099)])
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
 def test_blocks_equal_the_plain_product(num_rows, F, D, kind):
     rng = np.random.default_rng(0)
@@ -65,7 +67,11 @@ def test_linear_and_embed_take_stored_matrices():
 def test_threads_follow_what_blas_was_told(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     assert stored.num_threads.__wrapped__() == 3
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert stored.num_threads.__wrapped__() == 3
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "\u00b2")
+    assert stored.num_threads.__wrapped__() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert stored.num_threads.__wrapped__() >= 1
 
 
@@ -96,6 +102,78 @@ def test_a_failure_in_a_helper_thread_reaches_the_caller(monkeypatch):
 
     with pytest.raises(MemoryError, match="in a helper"):
         stored.share_rows(8, 1, work)
+
+
+def test_an_interrupted_caller_leaves_its_buffer_to_the_helpers(monkeypatch):
+    monkeypatch.setattr(stored, "num_threads", lambda: 2)
+    stored.pool.cache_clear()
+    caller, busy, go_on = threading.get_ident(), threading.Event(), threading.Event()
+    buffer, begun = stored.scratch(10), []
+
+    def work(rows):
+        begun.append(rows)
+        if threading.get_ident() == caller:
+            assert busy.wait(10)
+            raise KeyboardInterrupt
+        busy.set()
+        assert go_on.wait(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        stored.share_rows(8, 1, work)
+    assert not np.shares_memory(stored.scratch(10), buffer), "a helper may still be writing into it"
+    go_on.set()
+    stored.pool().shutdown()  # waits for the helper
+    stored.pool.cache_clear()
+    assert len(begun) == 2, "no block is begun behind the interrupt"
+
+
+def test_threads_of_the_caller_do_not_share_a_buffer(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 1 << 12)
+    rng = np.random.default_rng(0)
+    weights = [bf16_bits(rng.normal(size=(300, 64)).astype(np.float32)) for _ in range(4)]
+    x = rng.normal(size=(20, 64)).astype(np.float32)
+    wanted = [stored.linear(x, weight) for weight in weights]
+    wrong = []
+
+    def multiply(index):
+        for _ in range(50):
+            if not np.array_equal(stored.linear(x, weights[index]), wanted[index]):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=multiply, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+AT_THE_END = """
+import threading, time
+import numpy as np
+from npgemma import stored
+
+stored.num_threads = lambda: 2
+
+def work():
+    threading.main_thread().join()
+    print(stored.linear(np.ones((1, 1024), np.float32), np.full((4000, 1024), 0x3F80, np.uint16)).min())
+
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_still_multiplies():
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1024.0\n", "")
+
+
+@pytest.mark.parametrize("num_rows", [1, 20])
+def test_infinities_and_nan_come_through(num_rows):
+    matrix = np.float32([[np.inf, 1.0], [np.nan, 1.0], [-np.inf, 1.0], [2.0, 1.0]])
+    for weight in (bf16_bits(matrix), matrix.astype(np.float16)):
+        y = stored.linear(np.ones((num_rows, 2), np.float32), weight)
+        np.testing.assert_array_equal(y, np.tile(np.float32([np.inf, np.nan, -np.inf, 3.0]), (num_rows, 1)))
 
 
 def test_results_outlive_the_buffer():

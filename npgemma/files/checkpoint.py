@@ -107,9 +107,11 @@ def load_weights(
         for name, source in sources.items():
             array = load_one(source, parameters[name], mode, pool, allow_nonfinite)
             array.flags.writeable = False
-            arrays[name] = array.reshape(parameters[name].shape)
+            shaped = array.reshape(parameters[name].shape)
             if stays_stored(source.tensor, parameters[name], mode):
-                arrays.files[name] = source.file
+                arrays.lay(name, shaped, source.file)
+            else:
+                arrays[name] = shaped
             done += source.num_bytes
             if progress is not None:
                 progress(done, total)

@@ -60,32 +60,39 @@ def left_by_groups(process: Path = Path("/proc/self/cgroup"), root: Path = Path(
     """
     left = []
     for line in lines_of(process):
-        _, controllers, path = line.split(":", 2)
-        if controllers not in GROUP_FILES:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        version = "memory" if "memory" in controllers.split(",") else controllers
+        if version not in GROUP_FILES or not path:
             continue
-        folder, limit_name, used_name, cached_names = GROUP_FILES[controllers]
+        folder, limit_name, used_name, cached_names = GROUP_FILES[version]
         # In a container the path may be the host's, which is not there; the container's own group is at the root.
         own = root / folder / path.lstrip("/")
         for place in (own, *own.parents):
-            limit, used = lines_of(place / limit_name), lines_of(place / used_name)
-            if limit and used and limit[0].isdigit():
+            limit, used = (number("".join(lines_of(place / name))) for name in (limit_name, used_name))
+            if limit is not None and used is not None:
                 stat = numbers(place / "memory.stat")
                 cached = sum(stat.get(name, 0) for name in cached_names)
-                left.append(max(0, int(limit[0]) - int(used[0]) + cached))
+                left.append(max(0, limit - used + cached))
     return left
 
 
 def numbers(path: Path) -> dict[str, int]:
     """The lines ``name number …`` of one of the kernel's files; none where there is no such file."""
-    lines = [line.split() for line in lines_of(path)]
-    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+    found = {words[0]: number(words[1]) for words in map(str.split, lines_of(path)) if len(words) > 1}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def number(text: str) -> int | None:
+    """A whole number as the kernel writes it; None for ``max`` and whatever else."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def lines_of(path: Path) -> list[str]:
     """The lines of one of the kernel's files; none where there is no such file."""
     try:
-        return path.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except (OSError, ValueError):  # ValueError: a path that no file can have
         return []
 
 

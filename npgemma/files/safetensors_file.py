@@ -16,6 +16,7 @@ import mmap
 import os
 import stat
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,17 +108,36 @@ class Source:
 
 
 class MappedArrays(dict[str, np.ndarray]):
-    """Arrays by name, some of which lie in mapped ``files``, whose sizes are looked at whenever one is asked for."""
+    """Arrays by name, some of which lie in mapped ``files``, whose sizes are looked at when one is asked for by name.
 
-    def __init__(self) -> None:
-        super().__init__()
+    A pickled or copied one is a plain dict: a pickle holds the numbers themselves.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]] = ()) -> None:
+        super().__init__(arrays)
         self.files: dict[str, MappedFile] = {}
+
+    def lay(self, name: str, array: np.ndarray, file: MappedFile) -> None:
+        """Add an array that lies in a mapped file."""
+        self[name] = array
+        self.files[name] = file
 
     def __getitem__(self, name: str) -> np.ndarray:
         file = self.files.get(name)
         if file is not None:
             file.check_size()
         return super().__getitem__(name)
+
+    def __setitem__(self, name: str, array: np.ndarray) -> None:
+        self.files.pop(name, None)
+        super().__setitem__(name, array)
+
+    def get(self, name, default=None):
+        """The array of that name, looked at as by ``[name]``."""
+        return self[name] if name in self else default
+
+    def __reduce__(self):
+        return dict, (dict(self),)
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:

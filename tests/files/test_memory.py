@@ -90,3 +90,38 @@ def test_groups_without_a_limit_leave_the_figure_of_the_machine(tmp_path, versio
 def test_the_tightest_limit_counts(monkeypatch):
     monkeypatch.setattr(memory, "left_by_groups", lambda: [5000, 3000])
     assert memory.available_memory() == 3000
+
+
+@pytest.mark.parametrize(
+    "listing",
+    ["", "\n\n", "0", "0::", "0:", "memory", "4:memory:\n", "0::/a\0b\n", "0::/\x1c\n", "\xff:\xff:/x", "0::/../..\n"],
+)
+def test_odd_lists_of_groups_are_no_limit(tmp_path, listing):
+    (tmp_path / "cgroup").write_text(listing, encoding="latin-1")
+    assert memory.left_by_groups(tmp_path / "cgroup", tmp_path / "sys") == []
+
+
+@pytest.mark.parametrize("odd", ["max", "", " \n", "abc", "\u00b2", "-5", "9" * 5000])
+@pytest.mark.parametrize("name", ["memory.max", "memory.current"])
+def test_what_is_no_number_is_no_limit(tmp_path, name, odd):
+    (tmp_path / "cgroup").write_text("0::/\n")
+    for other in ("memory.max", "memory.current"):
+        (tmp_path / other).write_text("1000\n")
+    (tmp_path / name).write_text(odd, encoding="utf-8")
+    (tmp_path / "memory.stat").write_text("active_file x\ninactive_file\n\n")
+    assert memory.left_by_groups(tmp_path / "cgroup", tmp_path) == []
+
+
+def test_a_group_that_uses_more_than_its_limit_leaves_nothing(tmp_path):
+    (tmp_path / "cgroup").write_text("3:memory,hugetlb:/\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("1200")
+    assert memory.left_by_groups(tmp_path / "cgroup", tmp_path) == [0]
+
+
+def test_lines_of_the_kernel_are_read_as_numbers(tmp_path):
+    text = "MemTotal:       24684084 kB\nMemAvailable:   24162600 kB\nHugePages_Total: 0\n\n"
+    (tmp_path / "meminfo").write_text(text)
+    found = memory.numbers(tmp_path / "meminfo")
+    assert found == {"MemTotal:": 24684084, "MemAvailable:": 24162600, "HugePages_Total:": 0}

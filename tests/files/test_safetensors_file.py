@@ -1,7 +1,9 @@
 """One safetensors file: each way it can be broken, by name."""
 
+import copy
 import json
 import os
+import pickle
 import re
 import struct
 import subprocess
@@ -16,7 +18,7 @@ from made_checkpoints import file_bytes, header_of, write_folder
 
 from npgemma.errors import CheckpointError, NpgemmaError
 from npgemma.files import safetensors_file
-from npgemma.files.safetensors_file import open_safetensors
+from npgemma.files.safetensors_file import MappedArrays, open_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
 A = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -0.25]], np.float32)
@@ -245,6 +247,24 @@ def test_row_41_a_file_changed_while_mapped_is_noticed(tmp_path, change):
         path.unlink()
     with pytest.raises(CheckpointError, match="while in use.*; load again"):
         file.check()
+
+
+def test_mapped_arrays_are_copied_pickled_and_replaced_as_a_dict_is(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(file_bytes(NAMED))
+    file = open_safetensors(path)
+    arrays = MappedArrays()
+    for name in NAMED:
+        arrays.lay(name, file.array(name), file)
+    for other in (pickle.loads(pickle.dumps(arrays)), copy.deepcopy(arrays), MappedArrays(arrays)):
+        assert np.array_equal(other["a"], A) and np.array_equal(other["b"], B) and len(other) == 2
+    os.truncate(path, 40)
+    arrays["b"] = B + 1.0
+    assert arrays["b"].tolist() == [2.0, 3.0]
+    for ask in (arrays.__getitem__, arrays.get):
+        with pytest.raises(CheckpointError, match="was cut from"):
+            ask("a")
+    assert arrays.get("c") is None
 
 
 CUT_WHILE_IN_USE = """
