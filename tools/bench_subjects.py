@@ -233,7 +233,7 @@ def ceilings(settings):
     seconds = min(timed(lambda: matrix @ vector)[0] for _ in range(7))
     figures["memory read, GB/s"] = round(matrix.nbytes / seconds / 1e9, 1)
     size = 2 * sum(path.stat().st_size for path in Path(settings["model"]).glob("*.safetensors"))
-    if 1e9 < size < 0.8 * available_memory():
+    if 1e9 < size < 0.8 * (available_memory() or 0):
         seconds = [touch(size) for _ in range(2)]
         figures[f"{size / 1e9:.1f} GB of memory handed out, s, twice"] = [round(value, 1) for value in seconds]
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]

@@ -43,6 +43,11 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
         For an unknown dtype or precision.
     NpgemmaError
         For whatever is wrong in the folder.
+
+    Warns
+    -----
+    SlowWarning
+        If the matrices used from the file do not fit into the memory that is left.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: came as {dtype!r}; want one of {', '.join(DTYPES)}")

@@ -77,8 +77,8 @@ def test_the_limit_of_a_container_is_counted_wherever_it_stands(tmp_path, versio
 
 
 @pytest.mark.parametrize("version", GROUPS)
-def test_groups_without_a_limit_leave_the_figure_of_the_machine(tmp_path, version, monkeypatch):
-    listing, folder, limit_name, used_name, stat = GROUPS[version]
+def test_groups_without_a_limit_leave_the_figure_of_the_machine(tmp_path, version):
+    listing, folder, limit_name, used_name, _ = GROUPS[version]
     (tmp_path / "cgroup").write_text(listing)
     (tmp_path / "sys" / folder).mkdir(parents=True)
     (tmp_path / "sys" / folder / limit_name).write_text("max\n")
