@@ -9,6 +9,7 @@ from npgemma.errors import CheckpointError, SlowWarning
 from npgemma.files import memory
 from npgemma.files.checkpoint import load_weights
 from npgemma.files.hf_config import read_config
+from npgemma.precision import PRECISIONS
 from npgemma.weights import schema
 
 
@@ -47,6 +48,19 @@ def test_what_will_be_read_from_disk_for_each_token_is_said(tmp_path, monkeypatc
     with pytest.warns(SlowWarning, match="of matrices stay in the file, .* every token reads from disk") as caught:
         load(tmp_path, "bfloat16")
     assert f"{2 * matrices / 1e9:.3g} GB of matrices" in str(caught[0].message)
+
+
+def test_row_42_float64_counts_the_matrix_that_it_widens(tmp_path, monkeypatch):
+    write_folder(tmp_path, dtype="BF16")
+    sizes = [(parameter.matrix, math.prod(parameter.shape)) for parameter in schema(read_config(tmp_path)).values()]
+    kept = 8 * sum(size for is_matrix, size in sizes if not is_matrix)
+    largest = 12 * max(size for _, size in sizes)  # bytes: float64 beside the float32 that it is made from
+    monkeypatch.setattr(memory, "available_memory", lambda: kept + largest - 1)
+    with pytest.raises(CheckpointError, match="float64 needs"):
+        load_weights(tmp_path, read_config(tmp_path), "float64", PRECISIONS["float64"])
+    monkeypatch.setattr(memory, "available_memory", lambda: kept + largest)
+    with pytest.warns(SlowWarning):
+        load_weights(tmp_path, read_config(tmp_path), "float64", PRECISIONS["float64"])
 
 
 def test_memory_is_not_guessed_where_the_system_does_not_tell(tmp_path, monkeypatch):
