@@ -5,15 +5,15 @@
 >>> npgemma.forward(model, ids, pixels)                      # logits of every position
 >>> npgemma.trace(model, "cat.png", "caption en", only="text.*")
 
-Read the model in this order: config, ops, rotary, masks, attention, vision, text, model.
+Read the model in this order: config, ops, rotary, masks, attention, vision, text, paligemma.
 """
 
-from npgemma.check.breaking import break_on
-from npgemma.check.trace import trace
-from npgemma.errors import NpgemmaError
-from npgemma.files.loading import load
+from npgemma.base.errors import NpgemmaError
+from npgemma.checkpoints.loading import load
 from npgemma.generation.generate import generate, generate_batch
 from npgemma.generation.scoring import score
-from npgemma.model import Model, forward
+from npgemma.paligemma import Model, forward
+from npgemma.tracing.breaking import break_on
+from npgemma.tracing.trace import trace
 
 __all__ = ["Model", "NpgemmaError", "break_on", "forward", "generate", "generate_batch", "load", "score", "trace"]

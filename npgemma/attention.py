@@ -6,8 +6,9 @@ size.  Dropout and attention biases in the decoder are not supported.
 
 import numpy as np
 
-from npgemma import cache, ops, rotary
-from npgemma.errors import InputError
+from npgemma import ops, rotary
+from npgemma.base import cache
+from npgemma.base.errors import InputError
 
 # When nobody observes, attention runs on so many queries at a time as make at most this many scores (64 MB in float32):
 # at 896 pixels one layer's whole scores are 1.07 GB.

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
-from npgemma.errors import (
+from npgemma.base.errors import (
     CheckpointError,
     ConfigError,
     ImageError,

@@ -2,12 +2,12 @@
 
 Layers read capabilities (``post_norms``, ``attn_softcap``, ``layer_windows``), never a model's name.  Letters: R image
 side, P patches, C vision width, D text width, N query heads, K key/value heads, H head size, F MLP width, V vocabulary
-rows.  Reading a ``config.json`` is :mod:`npgemma.files.hf_config`.
+rows.  Reading a ``config.json`` is :mod:`npgemma.checkpoints.hf_config`.
 """
 
 from dataclasses import dataclass, field
 
-from npgemma.errors import ConfigError
+from npgemma.base.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from npgemma import stored
+from npgemma.base import half
 
 # Below every score, in float32 and so in all precisions.  Finite, so that a row with nothing to look at becomes
 # uniform, as in PyTorch, and not NaN.
@@ -43,7 +43,7 @@ def linear(x, weight, bias=None):
     """
     # One call of BLAS for all leading indices; it gives the transposed product the same bits, a tenth sooner.
     rows = x.reshape(-1, x.shape[-1])
-    product = stored.linear(rows, weight) if stored.is_stored(weight) else (weight @ rows.T).T
+    product = half.linear(rows, weight) if half.is_stored(weight) else (weight @ rows.T).T
     shaped = product.reshape(*x.shape[:-1], weight.shape[0])
     return shaped if bias is None else shaped + bias
 
@@ -62,7 +62,7 @@ def embed(ids, table):
     -------
     rows : (B, T, D)
     """
-    return stored.widen(table[ids])
+    return half.widen(table[ids])
 
 
 def einsum(spec, a, b):

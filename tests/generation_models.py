@@ -11,9 +11,9 @@ import numpy as np
 from random_models import GENERATIONS, random_model
 from safetensors.numpy import load_file
 
-from npgemma.files.loading import load
-from npgemma.files.tokenizer import load_tokenizer
+from npgemma.checkpoints.loading import load
 from npgemma.generation.requests import Request
+from npgemma.words.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 NAMES = ("gen-1", "gen-2")

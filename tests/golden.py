@@ -13,8 +13,8 @@ import sys
 
 import numpy as np
 
-from npgemma import model as wiring
-from npgemma.files.loading import load
+from npgemma import paligemma as wiring
+from npgemma.checkpoints.loading import load
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "golden"
@@ -34,13 +34,13 @@ BATCHES = (
 INTEGERS = ("ids", "positions", "mask.full", "mask.sliding")
 # Below this PyTorch's tanh form of GELU loses bits to cancellation, in float32 and so in bfloat16.
 TANH_GELU_IS_RIGHT_FROM = -2.9
-REMEDY = "to export again: python tools/export_golden.py"
+REMEDY = "to export again: python tools/golden/export.py"
 FLOATS = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
 
 
 def import_inputs():
     """The module of tools/ that makes the inputs of the equations; it needs NumPy alone."""
-    spec = importlib.util.spec_from_file_location("golden_inputs", ROOT / "tools" / "golden_inputs.py")
+    spec = importlib.util.spec_from_file_location("golden_inputs", ROOT / "tools" / "golden" / "golden_inputs.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["golden_inputs"] = module
     spec.loader.exec_module(module)

@@ -6,9 +6,9 @@ import struct
 
 import numpy as np
 
-from npgemma.files import key_map
-from npgemma.files.hf_config import parse_config
-from npgemma.weights import schema
+from npgemma.base.weights import schema
+from npgemma.checkpoints import key_map
+from npgemma.checkpoints.hf_config import parse_config
 
 VISION = {
     "model_type": "siglip_vision_model", "hidden_size": 12, "intermediate_size": 14, "num_hidden_layers": 2,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.weights import Weights, schema
 from npgemma.config import Config, TextConfig, VisionConfig
-from npgemma.model import Model
-from npgemma.precision import PRECISIONS
-from npgemma.weights import Weights, schema
+from npgemma.paligemma import Model
 
 # Two patches a side, a remainder of one pixel, heads of 6.
 VISION = VisionConfig(image_size=9, patch_size=4, width=12, depth=2, num_heads=2, mlp_width=14, norm_eps=0.1)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from random_models import GENERATIONS, PALIGEMMA_2, random_arrays
 
-from npgemma import attention, cache, rotary
-from npgemma.errors import InputError
-from npgemma.precision import PRECISIONS
-from npgemma.weights import Weights
+from npgemma import attention, rotary
+from npgemma.base import cache
+from npgemma.base.errors import InputError
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.weights import Weights
 
 TEXT = PALIGEMMA_2.text
 B, T = 2, 7

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from npgemma import cli, errors
+from npgemma import cli
+from npgemma.base import errors
 
 ROOT = Path(__file__).parent.parent
 

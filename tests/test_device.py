@@ -3,11 +3,12 @@ import pytest
 from fake_device import to_device, to_host
 from random_models import GENERATIONS, random_arrays, random_prompt
 
-from npgemma import forward, inputs
-from npgemma.cache import take_state
-from npgemma.model import Model, prefill, see, step
-from npgemma.precision import PRECISIONS
-from npgemma.weights import Weights
+from npgemma import forward
+from npgemma.base import inputs
+from npgemma.base.cache import take_state
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.weights import Weights
+from npgemma.paligemma import Model, prefill, see, step
 
 
 def model_on_device(cfg, precision):

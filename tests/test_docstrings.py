@@ -7,9 +7,10 @@ import sys
 import numpy as np
 from random_models import GENERATIONS, random_model, random_prompt
 
-from npgemma import attention, forward, inputs, masks, model, ops, rotary, text, vision
+from npgemma import attention, forward, masks, ops, paligemma, rotary, text, vision
+from npgemma.base import inputs
 
-MODULES = [ops, rotary, masks, attention, vision, text, model, inputs]
+MODULES = [ops, rotary, masks, attention, vision, text, paligemma, inputs]
 LINE = re.compile(r"^(\w+(?:, \w+)*) : (\(.*)$", re.MULTILINE)
 
 
@@ -89,8 +90,8 @@ def test_shapes_in_docstrings_are_those_of_a_run():
             ids = prompt["ids"][:, 4:9]
             positions = inputs.slot_positions(ids, cfg)
             ones = np.ones_like(ids)
-            _, state = model.prefill(run.weights, cfg, ids, None, ones * 0, ones, positions)
-            model.step(run.weights, cfg, ids[:, :1], positions[:, :1] + 5, state)
+            _, state = paligemma.prefill(run.weights, cfg, ids, None, ones * 0, ones, positions)
+            paligemma.step(run.weights, cfg, ids[:, :1], positions[:, :1] + 5, state)
         finally:
             sys.setprofile(None)
     assert not checker.wrong, "\n".join(sorted(set(checker.wrong)))

@@ -14,7 +14,7 @@ import pytest
 
 import npgemma
 
-FILES = ("attention", "vision", "text", "model")
+FILES = ("attention", "vision", "text", "paligemma")
 SOURCE = pathlib.Path(npgemma.__file__).parent
 
 # The scores below the final soft-cap: the formula of `text.logits` is the product and its cap together.
@@ -184,7 +184,7 @@ MUTATIONS = {
     "a NumPy function": (
         "attention", "mixed = attend(q, k, v, None, w, cfg)", "mixed = np.tanh(attend(q, k, v, None, w, cfg))",
     ),
-    "a method": ("model", "return connect(patches,", "return connect(patches.cumsum(axis=1),"),
+    "a method": ("paligemma", "return connect(patches,", "return connect(patches.cumsum(axis=1),"),
 }
 
 

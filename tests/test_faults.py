@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import golden
-from npgemma import attention, masks, model, ops, rotary
-from npgemma.precision import round_bf16
+from npgemma import attention, masks, ops, paligemma, rotary
+from npgemma.base.precision import round_bf16
 
 RIGHT = {
     "rms_norm": ops.rms_norm,
@@ -21,7 +21,7 @@ RIGHT = {
     "attend": attention.attend,
     "prefix_lm": masks.prefix_lm,
     "sliding_prefix_lm": masks.sliding_prefix_lm,
-    "splice": model.splice,
+    "splice": paligemma.splice,
     "patchify": ops.patchify,
     "angles": rotary.angles,
 }
@@ -175,10 +175,10 @@ REPLACED = {
     "a patch's pixels before its channels": (ops, "patchify", pixels_before_channels, "tiny-2", "vision.patches"),
     "positions from zero": (rotary, "angles", positions_from_zero, "tiny-1", "text.cos"),
     "image rows divided by sqrt(D)": (
-        model, "splice", functools.partial(splice_with_scaled_rows, -0.5), "tiny-1", "text.spliced",
+        paligemma, "splice", functools.partial(splice_with_scaled_rows, -0.5), "tiny-1", "text.spliced",
     ),
     "image rows multiplied by sqrt(D)": (
-        model, "splice", functools.partial(splice_with_scaled_rows, 0.5), "tiny-2", "text.spliced",
+        paligemma, "splice", functools.partial(splice_with_scaled_rows, 0.5), "tiny-2", "text.spliced",
     ),
 }
 CONFIGURED = {

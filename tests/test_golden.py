@@ -9,7 +9,7 @@ import pytest
 import golden
 from golden import golden_inputs
 from npgemma import ops, rotary
-from npgemma.precision import PRECISIONS
+from npgemma.base.precision import PRECISIONS
 
 
 def listed(differences):
@@ -256,7 +256,7 @@ def test_failing_golden_says_tensor_place_values_tolerance_and_remedy():
         "text.blocks.1.out[0, 3, 5]",
         f"is {spoilt[0, 3, 5].item()!r}, PyTorch says {theirs!r}",
         "allowed 1e-12",
-        "python tools/export_golden.py",
+        "python tools/golden/export.py",
     ):
         assert part in difference.message
 

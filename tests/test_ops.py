@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from npgemma import ops
-from npgemma.precision import unrounded
+from npgemma.base.precision import unrounded
 
 BOUNDED = settings(max_examples=50, derandomize=True, deadline=None)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npgemma import rotary
-from npgemma.precision import unrounded
+from npgemma.base.precision import unrounded
 
 H = 6
 BOUNDED = settings(max_examples=50, derandomize=True, deadline=None)

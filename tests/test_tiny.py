@@ -10,7 +10,7 @@ import pytest
 
 import golden
 from npgemma import forward, generate, load
-from npgemma.files.loading import TINY
+from npgemma.checkpoints.loading import TINY
 from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Request
 
@@ -59,7 +59,7 @@ def test_fifty_answers_are_those_of_transformers(model):
 
 
 def test_it_was_really_trained():
-    # Not a figure of quality (tools/eval_tiny.py gives those): a random model has none of them right.
+    # Not a figure of quality (tools/tiny/evaluate.py gives those): a random model has none of them right.
     exact = [one["answer"] == one["true"] for one in ANSWERS if not one["prompt"].startswith("detect")]
     assert np.mean(exact) > 0.8
 

@@ -1,1 +1,1 @@
-"""What is read and written: checkpoints, pictures, tokenizers, boxes."""
+"""What people hand in as files: pictures, JSON, safetensors, and what a file really is."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from npgemma.errors import NpgemmaError
+from npgemma.base.errors import NpgemmaError
 from npgemma.files import sniff
 
 JSON_LIMIT = 64 * 2**20  # bytes; a released index.json has 100 kB

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
 
-from npgemma.errors import ConfigError, ImageError
+from npgemma.base.errors import ConfigError, ImageError
 from npgemma.files import sniff
 from npgemma.files.folder import model_file, read_json
 

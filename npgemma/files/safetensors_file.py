@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from npgemma.errors import CheckpointError
+from npgemma.base.errors import CheckpointError
 from npgemma.files import sniff
 from npgemma.files.folder import parse_json
 

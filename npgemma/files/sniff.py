@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from npgemma.errors import NpgemmaError
+from npgemma.base.errors import NpgemmaError
 
 SIGNATURES = (
     (b"version https://git-lfs", "a Git-LFS pointer, not the file itself; run `git lfs pull`"),

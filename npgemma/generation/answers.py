@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from npgemma.files.locations import Box, Unread
 from npgemma.generation.settings import Settings
 from npgemma.generation.stopping import AnswerText
+from npgemma.words.locations import Box, Unread
 
 
 class Token(NamedTuple):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from npgemma import model as paligemma
-from npgemma.cache import take_state
+from npgemma import paligemma
+from npgemma.base.cache import take_state
 from npgemma.generation.answers import Growing
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled

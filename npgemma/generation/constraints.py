@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from npgemma.files.tokenizer import BYTE_PIECE, COMMANDS, Tokenizer
-from npgemma.files.vocabulary import LOCATIONS, SPACE
+from npgemma.words.tokenizer import BYTE_PIECE, COMMANDS, Tokenizer
+from npgemma.words.vocabulary import LOCATIONS, SPACE
 
 SEPARATOR = " ; "
 CORNERS = 4

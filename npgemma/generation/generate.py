@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.cache import take_state
-from npgemma.errors import InputError
+from npgemma.base.cache import take_state
+from npgemma.base.errors import InputError
 from npgemma.generation import beams
 from npgemma.generation.answers import Answer, Growing, Token
 from npgemma.generation.drawing import Draws
@@ -17,7 +17,7 @@ from npgemma.generation.loop import grow
 from npgemma.generation.places import with_boxes
 from npgemma.generation.requests import Prefilled, Ready, Request, check_model, prefill, prepare
 from npgemma.generation.settings import Settings, check_callable, check_listed, for_model
-from npgemma.model import Model
+from npgemma.paligemma import Model
 
 
 def generate(

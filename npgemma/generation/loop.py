@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from npgemma import model as paligemma
-from npgemma.cache import take_state
+from npgemma import paligemma
+from npgemma.base.cache import take_state
 from npgemma.generation.answers import Growing
 from npgemma.generation.drawing import Draws, draw, likeliest
 from npgemma.generation.processors import log_softmax, process

@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 
 from npgemma.files.image import ImageSettings, open_picture, to_rgb
-from npgemma.files.locations import has_locations, read_boxes
 from npgemma.generation.answers import Answer
-from npgemma.model import Model
+from npgemma.paligemma import Model
+from npgemma.words.locations import has_locations, read_boxes
 
 
 def with_boxes(model: Model, answer: Answer, image: Any) -> Answer:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from npgemma import inputs
-from npgemma import model as paligemma
-from npgemma.cache import State
-from npgemma.errors import InputError, InputTypeError
+from npgemma import paligemma
+from npgemma.base import inputs
+from npgemma.base.cache import State
+from npgemma.base.errors import InputError, InputTypeError
 from npgemma.files.image import load_pixels
-from npgemma.files.prompt import build_prompt
 from npgemma.generation.settings import check_whole
+from npgemma.words.prompt import build_prompt
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from npgemma import model as paligemma
-from npgemma import ops
-from npgemma.cache import take_state
-from npgemma.errors import InputError
+from npgemma import ops, paligemma
+from npgemma.base.cache import take_state
+from npgemma.base.errors import InputError
 from npgemma.generation.processors import log_softmax
 from npgemma.generation.requests import Prefilled, Request, prefill, prepare
 from npgemma.generation.settings import check_listed, check_whole
-from npgemma.model import Model
+from npgemma.paligemma import Model
 
 # Logits that stand in memory together, in numbers: 256 MB in float32.
 LOGITS_AT_ONCE = 1 << 26

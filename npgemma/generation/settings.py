@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from npgemma.base.errors import InputError, InputTypeError
 from npgemma.config import Config
-from npgemma.errors import InputError, InputTypeError
 
 # What a prompt is given when nobody says how long the answer may be; the model's own stop usually comes first.
 DEFAULT_NEW_TOKENS = 256

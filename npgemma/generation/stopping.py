@@ -5,7 +5,7 @@ A stop string may straddle tokens: what could be its beginning is held back unti
 
 from collections.abc import Sequence
 
-from npgemma.files.tokenizer import TextStream, Tokenizer
+from npgemma.words.tokenizer import TextStream, Tokenizer
 
 
 class AnswerText:

@@ -1,16 +1,16 @@
 """What a tensor is called elsewhere: in PyTorch (three layouts of modules), big_vision, GGUF and gemma.cpp.
 
-Names of weights come from the one table, :mod:`npgemma.files.key_map`; a tensor that no module gives as it is has the
-module it is found in, and how.  GGUF and gemma.cpp name weights only, so a tensor there goes by the weight that makes
-it.
+Names of weights come from the one table, :mod:`npgemma.checkpoints.key_map`; a tensor that no module gives as it is
+has the module it is found in, and how.  GGUF and gemma.cpp name weights only, so a tensor there goes by the weight that
+makes it.
 """
 
 import re
 from dataclasses import dataclass
 from functools import cache
 
+from npgemma.checkpoints import key_map
 from npgemma.config import Config
-from npgemma.files import key_map
 
 OUTPUT, INPUT, INSIDE = "output", "input", "inside"
 
@@ -113,7 +113,7 @@ class Elsewhere:
 
 
 def elsewhere(name: str, cfg: Config) -> Elsewhere:
-    """Give the other names of one of npgemma's tensors (:func:`npgemma.check.names.tensors`)."""
+    """Give the other names of one of npgemma's tensors (:func:`npgemma.tracing.names.tensors`)."""
     weight = weights_of(cfg).get(f"{name}.weight")
     if weight is not None:
         modules = {version: weight.key(key_map.LAYOUTS[layout]) for version, layout in LAYOUTS.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npgemma import ops, text
-from npgemma.model import Model
+from npgemma.paligemma import Model
 from npgemma.show.token_table import pieces_of
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.check.breaking import layer_frame, stop_in
-from npgemma.check.names import Tensor, as_patterns, check_patterns, matches
-from npgemma.check.plan import Question
-from npgemma.check.trace import Stopped
-from npgemma.errors import InputError
-from npgemma.model import Model
-from npgemma.show.describe import describe, to_host
+from npgemma.base.describe import describe, to_host
+from npgemma.base.errors import InputError
+from npgemma.paligemma import Model
 from npgemma.show.lens import lens_line
 from npgemma.show.mask_art import draw_attention_row, draw_mask
 from npgemma.show.token_table import pieces_of, token_table
+from npgemma.tracing.breaking import layer_frame, stop_in
+from npgemma.tracing.names import Tensor, as_patterns, check_patterns, matches
+from npgemma.tracing.plan import Question
+from npgemma.tracing.trace import Stopped
 
 HELP = """  Enter       go on to the next tensor
   n GLOB      run to a tensor, such as n text.blocks.3.attn.scores or n *.out

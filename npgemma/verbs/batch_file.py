@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from npgemma.errors import InputError, NpgemmaError
+from npgemma.base.errors import InputError, NpgemmaError
+from npgemma.base.progress import Progress
 from npgemma.generation.answers import Answer
 from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Request
-from npgemma.model import Model
-from npgemma.progress import Progress
+from npgemma.paligemma import Model
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.options import tell
 

@@ -4,10 +4,10 @@ import argparse
 import json
 from dataclasses import asdict
 
+from npgemma.base.progress import Progress
+from npgemma.checkpoints.loading import TINY
 from npgemma.cli import BROKEN_FILE, DONE
-from npgemma.files.doctor import as_text, examine
-from npgemma.files.loading import TINY
-from npgemma.progress import Progress
+from npgemma.show.doctor import as_text, examine
 from npgemma.verbs.options import add_verb
 
 DESCRIPTION = """Say what a checkpoint is (family, size, resolution, dtype, key layout, tied head, tokenizer, memory it

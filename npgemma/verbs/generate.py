@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from npgemma.errors import InputError
+from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.generation.answers import Answer, Token
 from npgemma.generation.constraints import Detections
 from npgemma.generation.generate import generate_batch
 from npgemma.generation.places import original
 from npgemma.generation.requests import Ready, prepare
 from npgemma.generation.settings import DEFAULT_NEW_TOKENS
-from npgemma.model import Model
-from npgemma.progress import Progress
+from npgemma.paligemma import Model
 from npgemma.show.draw import draw_boxes
 from npgemma.show.profile import Profile
 from npgemma.verbs.answer_fields import answer_fields

@@ -5,10 +5,10 @@ import json
 import re
 from pathlib import Path
 
-from npgemma.check.names import Tensor, as_patterns, check_patterns, made_at, matches, tensors
+from npgemma.base.errors import InputError
 from npgemma.config import VARIANTS, Config
-from npgemma.errors import InputError
 from npgemma.show.elsewhere import elsewhere
+from npgemma.tracing.names import Tensor, as_patterns, check_patterns, made_at, matches, tensors
 from npgemma.verbs.options import add_verb
 
 DESCRIPTION = """The map of names: what each tensor is, where it is made, and what it is called elsewhere.

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from npgemma.errors import InputError, SlowWarning
+from npgemma.base.errors import InputError, SlowWarning
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.progress import Progress
+from npgemma.checkpoints.loading import DTYPES, TINY, load
 from npgemma.files.image import RESAMPLES, ImageSettings
-from npgemma.files.loading import DTYPES, TINY, load
 from npgemma.generation.requests import Request
-from npgemma.model import Model
-from npgemma.precision import PRECISIONS
-from npgemma.progress import Progress
+from npgemma.paligemma import Model
 
 IN_THE_BOX = (
     "this is the tiny model in the box, which knows coloured shapes and short words only. "

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 
 from npgemma.config import VARIANTS
-from npgemma.show.plan import PROMPT_TOKENS, as_text, find_config, plan
+from npgemma.show.costs import PROMPT_TOKENS, as_text, find_config, plan
 from npgemma.verbs.options import add_verb
 
 DESCRIPTION = f"""Parameters, memory, operations and shapes of a model, without its weights.

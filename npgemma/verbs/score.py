@@ -5,9 +5,9 @@ import json
 import math
 from typing import Any
 
-from npgemma.errors import InputError
+from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.generation.scoring import Scores, score
-from npgemma.progress import Progress
 from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Score given answers to a prompt, the likeliest first.  The prompt is read once for all of them.

@@ -4,11 +4,11 @@ import argparse
 import bdb
 import contextlib
 
-from npgemma.check.plan import ask, plan
-from npgemma.check.trace import Stopped
 from npgemma.cli import DONE
-from npgemma.model import forward
+from npgemma.paligemma import forward
 from npgemma.show.walk import HELP, Walk
+from npgemma.tracing.plan import ask, plan
+from npgemma.tracing.trace import Stopped
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = f"""Walk through the model in a terminal: for each tensor its formula, the source line that makes it, its

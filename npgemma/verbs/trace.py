@@ -7,16 +7,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from npgemma.check import trace_file
-from npgemma.check.breaking import break_on
-from npgemma.check.lockstep import Partner, distance
-from npgemma.check.names import as_patterns, check_patterns
-from npgemma.check.plan import Plan, ask, plan
-from npgemma.check.replacing import check_replacements, read_replacements, replace_with
-from npgemma.check.trace import Watch, carry_out, file_size, run_to_file
+from npgemma.base.describe import line_of, size_of, summarise
+from npgemma.base.precision import PRECISIONS
 from npgemma.cli import DONE, INTERRUPTED
-from npgemma.precision import PRECISIONS
-from npgemma.show.describe import line_of, size_of, summarise
+from npgemma.tracing import trace_file
+from npgemma.tracing.breaking import break_on
+from npgemma.tracing.lockstep import Partner, distance
+from npgemma.tracing.names import as_patterns, check_patterns
+from npgemma.tracing.plan import Plan, ask, plan
+from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
+from npgemma.tracing.trace import Watch, carry_out, file_size, run_to_file
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Show every tensor that the model computes, by name, a line each; with -o write them to a file.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from npgemma.errors import ImageError, NpgemmaError
+from npgemma.base.errors import ImageError, NpgemmaError
 from npgemma.files.image import ImageSettings, load_pixels
 
 

@@ -1,4 +1,4 @@
-"""Pixels against transformers' SiglipImageProcessorPil, by hash (golden/images, tools/export_image_golden.py)."""
+"""Pixels against transformers' SiglipImageProcessorPil, by hash (golden/images, tools/golden/export_images.py)."""
 
 import hashlib
 import io
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npgemma.errors import ConfigError, ImageError
+from npgemma.base.errors import ConfigError, ImageError
 from npgemma.files.image import ImageSettings, load_pixels, normalise, open_picture, read_settings, resize, to_rgb
 
 FOLDER = Path(__file__).parents[2] / "golden" / "images"
 MANIFEST = json.loads((FOLDER / "MANIFEST.json").read_text(encoding="utf-8"))
 CASES = MANIFEST["cases"]
 CATALOGUE = golden_pictures.catalogue()
-AGAIN = "if the painting or the reference changed on purpose: python tools/export_image_golden.py"
+AGAIN = "if the painting or the reference changed on purpose: python tools/golden/export_images.py"
 
 
 def make(name):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_checkpoints import file_bytes, header_of, write_folder
 
-from npgemma.errors import CheckpointError, NpgemmaError
+from npgemma.base.errors import CheckpointError, NpgemmaError
 from npgemma.files import safetensors_file
 from npgemma.files.safetensors_file import MappedArrays, open_safetensors
 
@@ -270,7 +270,7 @@ def test_mapped_arrays_are_copied_pickled_and_replaced_as_a_dict_is(tmp_path):
 CUT_WHILE_IN_USE = """
 import os, sys
 import npgemma
-from npgemma.errors import CheckpointError
+from npgemma.base.errors import CheckpointError
 
 folder, dtype = sys.argv[1:]
 model = npgemma.load(folder, dtype)

@@ -22,7 +22,7 @@ from npgemma.generation.settings import Settings, for_model
 
 CASES = [(name, case["name"]) for name in NAMES for case in golden_answers(name)["cases"]]
 SAMPLERS = [(name, number) for name in NAMES for number in range(len(golden_answers(name)["samplers"]["settings"]))]
-REMEDY = "to export again: python tools/export_generation_golden.py"
+REMEDY = "to export again: python tools/golden/export_generation.py"
 
 
 def case_of(name, title):

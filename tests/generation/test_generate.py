@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from generation_models import NAMES, golden_answers, golden_model, request, saying, tokenizer, wordy_model
 
-from npgemma.errors import InputError, NpgemmaError, PromptError
+from npgemma.base.errors import InputError, NpgemmaError, PromptError
 from npgemma.generation.generate import generate, generate_batch
 from npgemma.generation.requests import Request
 

@@ -7,7 +7,7 @@ import pytest
 from generation_models import golden_model, request, saying, wordy_model
 
 from npgemma import forward
-from npgemma.errors import InputError, PromptError
+from npgemma.base.errors import InputError, PromptError
 from npgemma.generation import scoring
 from npgemma.generation.generate import generate
 from npgemma.generation.processors import log_softmax

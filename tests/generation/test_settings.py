@@ -3,7 +3,7 @@
 import pytest
 from generation_models import wordy_model
 
-from npgemma.errors import InputError
+from npgemma.base.errors import InputError
 from npgemma.generation.generate import generate, generate_batch
 from npgemma.generation.settings import Settings
 

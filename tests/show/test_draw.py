@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npgemma.files.locations import Box
 from npgemma.show.draw import BLACK, COLOURS, choose_place, draw_boxes
+from npgemma.words.locations import Box
 
 
 def drawn(image, *boxes):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import golden
-from npgemma.check.names import tensors
 from npgemma.config import VARIANTS
 from npgemma.show.elsewhere import LAYOUTS, elsewhere
+from npgemma.tracing.names import tensors
 
-KEY_LISTS = json.loads((Path(__file__).parents[1] / "files" / "key_lists.json").read_text())
+KEY_LISTS = json.loads((Path(__file__).parents[1] / "checkpoints" / "key_lists.json").read_text())
 PG1, PG2 = VARIANTS["paligemma-3b-224"], VARIANTS["paligemma2-3b-224"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npgemma.show.describe import describe
+from npgemma.base.describe import describe
 
 ROOT = Path(__file__).parents[2]
 # An installed npgemma has it among pydevd's plugins, not among its own modules.
@@ -50,7 +50,7 @@ def test_what_is_no_number_has_numpys_own_text(provider):
 
 
 def test_a_program_that_does_not_use_npgemma_keeps_numpys_own_text(provider, monkeypatch):
-    monkeypatch.delitem(sys.modules, "npgemma.show.describe")
+    monkeypatch.delitem(sys.modules, "npgemma.base.describe")
     x = np.arange(3.0)
     assert provider.get_str(x) == repr(x)
 

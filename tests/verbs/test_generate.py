@@ -11,8 +11,8 @@ from generation_models import GOLDEN, golden_answers, saying, tokenizer, wordy_m
 from PIL import Image
 
 from npgemma import cli
-from npgemma.files import memory
-from npgemma.files.loading import TINY
+from npgemma.checkpoints import memory
+from npgemma.checkpoints.loading import TINY
 from npgemma.verbs import options
 
 

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 import golden
 from npgemma import cli
-from npgemma.check import plan as planning
-from npgemma.check.trace import read
+from npgemma.tracing import plan as planning
+from npgemma.tracing.trace import read
 
 ROOT = Path(__file__).parents[2]
 FOLDER = str(golden.GOLDEN / "tiny-2")

@@ -1,4 +1,4 @@
-"""What a hover over an array shows in VS Code and PyCharm: the line of :func:`npgemma.show.describe.describe`.
+"""What a hover over an array shows in VS Code and PyCharm: the line of :func:`npgemma.base.describe.describe`.
 
 Both debuggers are pydevd, which looks for modules of this name in the namespace ``pydevd_plugins.extensions``;
 setup.cfg installs this file there (``pip install -e`` does not).  Nothing of npgemma is imported here: a program that
@@ -22,7 +22,7 @@ class DescribedArray(StrPresentationProvider):
 
     def get_str(self, val):
         """Give the line, or NumPy's own text where npgemma is not in use or values are no numbers."""
-        known = sys.modules.get("npgemma.show.describe")
+        known = sys.modules.get("npgemma.base.describe")
         if known is None or val.dtype.kind not in "fiub":
             return repr(val)
         return known.describe(val, most=LOOKED_AT)

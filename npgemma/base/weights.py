@@ -1,0 +1,227 @@
+"""The weights, as layers see them: a frozen prefix view over a flat dictionary, and the schema of that dictionary.
+
+``w["q.weight"]`` reads, ``w.at("attn")`` narrows, ``w.keep("scores", x)`` marks a tensor that PyTorch materialises too.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from npgemma.base import half
+from npgemma.base.errors import InputError, InputTypeError, WeightError
+from npgemma.base.precision import PRECISIONS, Precision
+from npgemma.config import Config
+
+
+@dataclass(frozen=True, repr=False)
+class Weights:
+    """A view of the weights below one path, and what becomes of each tensor that a layer keeps.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Full names to arrays, as :func:`schema` lists them.  Matrices may be stored 16-bit (:mod:`npgemma.base.half`).
+    precision : Precision
+    observe : callable, optional
+        ``observe(name, x)`` is shown each kept tensor in order of execution.  What it returns goes on instead of
+        ``x``; None leaves ``x`` in place.
+    path : str
+        ``text.blocks.3.attn.`` with its last dot, or nothing for the whole model.
+    """
+
+    arrays: Mapping[str, Any]
+    precision: Precision = PRECISIONS["float32"]
+    observe: Callable[[str, Any], Any] | None = None
+    path: str = ""
+
+    def __getitem__(self, name):
+        """Read the weight ``name`` below this path; a float64 run widens it now, so that no second copy stays."""
+        full_name = self.path + name
+        if full_name not in self.arrays:
+            near = difflib.get_close_matches(full_name, self.arrays, n=3, cutoff=0.5)
+            raise WeightError(f"no weight {full_name!r} among {len(self.arrays)}; nearest: {', '.join(near) or 'none'}")
+        array = self.arrays[full_name]
+        if self.precision.dtype is np.float64:
+            return half.widen(array).astype(np.float64)
+        return array
+
+    def __repr__(self):
+        """A tree of the weights below this path: how many arrays, numbers and bytes, and their dtypes."""
+        below = {name[len(self.path) :]: self.arrays[name] for name in self.arrays if name.startswith(self.path)}
+        title = f"Weights {self.path.rstrip('.')}".rstrip()
+        return "\n".join([f"{title}: {measured(below)}; computes in {self.precision.name}", *branches(below)])
+
+    def at(self, place):
+        """Narrow the view: ``w.at("attn")["q.weight"]`` is ``w["attn.q.weight"]``."""
+        return replace(self, path=f"{self.path}{place}.")
+
+    def watched_by(self, observe):
+        """Give the same weights, with each kept tensor shown to ``observe``."""
+        if observe is not None and not callable(observe):
+            raise InputTypeError(f"observe: came as {observe!r:.80}; want a function of a name and an array")
+        return replace(self, observe=observe)
+
+    @property
+    def inner(self):
+        """The precision's rounding inside an equation."""
+        return self.precision.inner
+
+    def keep(self, name, x):
+        """Name a tensor, round it to the storage precision, and show it to the observer.
+
+        Parameters
+        ----------
+        name : str
+            The tensor's short name, also that of the local variable it is bound to.
+        x : array
+            Of the precision's dtype.
+
+        Returns
+        -------
+        kept : array
+            The rounded tensor, or what the observer put in its place.
+
+        Raises
+        ------
+        InputError
+            If ``x``, or a replacement, has another dtype or shape: a NumPy float64 scalar promotes float32 silently.
+        """
+        if x.dtype != self.precision.dtype:
+            wanted = np.dtype(self.precision.dtype)
+            raise InputError(f"{self.path}{name}: computed as {x.dtype}, the precision is {wanted}; use Python floats")
+        return self.show(name, self.precision.store(x))
+
+    def show(self, name, x):
+        """Name a tensor that is not rounded (ids, positions, masks, angles) and show it to the observer, read-only."""
+        if self.observe is None:
+            return x
+        replacement = self.observe(self.path + name, read_only(x))
+        if replacement is None:
+            return x
+        if getattr(replacement, "shape", None) != x.shape or replacement.dtype != x.dtype:
+            came = f"{getattr(replacement, 'shape', type(replacement).__name__)} {getattr(replacement, 'dtype', '')}"
+            raise InputError(f"{self.path}{name}: the replacement is {came.strip()}; want {x.shape} {x.dtype}")
+        return replacement
+
+
+def read_only(x):
+    """Give a view that cannot be written into: an observer changes a run by what it returns, and by nothing else."""
+    if not isinstance(x, np.ndarray):
+        return x
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+def branches(arrays, levels=2, indent="  "):
+    """Draw one line for each first part of the names, and its own parts below it; numbered parts are one line."""
+    parts: dict[str, dict] = {}
+    for name, array in arrays.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, {})[rest] = array
+    lines = []
+    for first, below in parts.items():
+        numbers = {name.partition(".")[0] for name in below}
+        many = f" x {len(numbers)}" if all(number.isdigit() for number in numbers) else ""
+        lines.append(f"{indent}{first}{many}: {measured(below)}")
+        if levels > 1 and not many and all(below):
+            lines += branches(below, levels - 1, indent + "  ")
+    return lines
+
+
+def measured(arrays):
+    """Count arrays, numbers and bytes, and list the dtypes."""
+    kinds = {"bfloat16" if array.dtype == np.uint16 else str(array.dtype) for array in arrays.values()}
+    numbers, nbytes = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
+    count = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
+    return f"{count}, {numbers:,} numbers, {nbytes / 1e6:,.2f} MB, {' and '.join(sorted(kinds))}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One weight: its shape in letters and in numbers, what it is, and whether it may stay 16-bit as stored."""
+
+    letters: str
+    shape: tuple[int, ...]
+    meaning: str
+    matrix: bool = False
+
+
+def schema(cfg: Config) -> dict[str, Parameter]:
+    """List each weight of a model, in order of use.
+
+    Returns
+    -------
+    parameters : dict of str to Parameter
+        Text logits have none of their own: they read ``text.embedded.weight``, the tied embedding table.
+    """
+    return vision_schema(cfg) | text_schema(cfg)
+
+
+def vision_schema(cfg: Config) -> dict[str, Parameter]:
+    """List the weights of the vision tower and of the connector."""
+    C, D, F, P = cfg.vision.width, cfg.text.width, cfg.vision.mlp_width, cfg.vision.num_patches
+    pixels = 3 * cfg.vision.patch_size**2
+    block = {
+        **affine("attn_norm", "C", C, "LayerNorm before attention"),
+        **dense("attn.q", "C C", (C, C), "queries"),
+        **dense("attn.k", "C C", (C, C), "keys"),
+        **dense("attn.v", "C C", (C, C), "values"),
+        **dense("attn.out", "C C", (C, C), "heads mixed back"),
+        **affine("mlp_norm", "C", C, "LayerNorm before the MLP"),
+        **dense("mlp.up", "F C", (F, C), "into the MLP"),
+        **dense("mlp.out", "C F", (C, F), "out of the MLP"),
+    }
+    return {
+        **dense("vision.patches", "C 3RR/P", (C, pixels), "patch embedding: channel, row, column of a patch"),
+        "vision.positions.weight": Parameter("P C", (P, C), "learned position of each patch, row by row"),
+        **{f"vision.blocks.{n}.{name}": item for n in range(cfg.vision.depth) for name, item in block.items()},
+        **affine("vision.norm", "C", C, "final LayerNorm"),
+        **dense("connector.out", "D C", (D, C), "from vision width to text width"),
+    }
+
+
+def text_schema(cfg: Config) -> dict[str, Parameter]:
+    """List the weights of the decoder."""
+    text = cfg.text
+    D, F, V = text.width, text.mlp_width, text.vocab_size
+    NH, KH = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
+    block = {
+        "attn_norm.weight": Parameter("D", (D,), "RMSNorm before attention, an offset from one"),
+        "attn.q.weight": Parameter("NH D", (NH, D), "queries", matrix=True),
+        "attn.k.weight": Parameter("KH D", (KH, D), "keys", matrix=True),
+        "attn.v.weight": Parameter("KH D", (KH, D), "values", matrix=True),
+        "attn.out.weight": Parameter("D NH", (D, NH), "heads mixed back", matrix=True),
+        "attn_post_norm.weight": Parameter("D", (D,), "RMSNorm after attention (Gemma 2)"),
+        "mlp_norm.weight": Parameter("D", (D,), "RMSNorm before the MLP"),
+        "mlp.gate.weight": Parameter("F D", (F, D), "into the MLP, opened by GELU", matrix=True),
+        "mlp.up.weight": Parameter("F D", (F, D), "into the MLP, gated", matrix=True),
+        "mlp.out.weight": Parameter("D F", (D, F), "out of the MLP", matrix=True),
+        "mlp_post_norm.weight": Parameter("D", (D,), "RMSNorm after the MLP (Gemma 2)"),
+    }
+    if not text.post_norms:
+        block = {name: item for name, item in block.items() if "post_norm" not in name}
+    return {
+        "text.embedded.weight": Parameter("V D", (V, D), "a row a token; also the output head", matrix=True),
+        **{f"text.blocks.{n}.{name}": item for n in range(text.depth) for name, item in block.items()},
+        "text.norm.weight": Parameter("D", (D,), "final RMSNorm"),
+    }
+
+
+def dense(name: str, letters: str, shape: tuple[int, int], meaning: str) -> dict[str, Parameter]:
+    """A matrix with a bias."""
+    return {
+        f"{name}.weight": Parameter(letters, shape, meaning, matrix=True),
+        f"{name}.bias": Parameter(letters.split()[0], shape[:1], f"bias of {name.split('.')[-1]}"),
+    }
+
+
+def affine(name: str, letter: str, size: int, meaning: str) -> dict[str, Parameter]:
+    """The gain and the bias of a LayerNorm."""
+    return {
+        f"{name}.weight": Parameter(letter, (size,), f"{meaning}, gain"),
+        f"{name}.bias": Parameter(letter, (size,), f"{meaning}, bias"),
+    }

@@ -1,0 +1,1 @@
+"""A model's folder: its configuration, its weights under any layout's names, and all of it as one record."""

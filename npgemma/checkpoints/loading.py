@@ -1,0 +1,70 @@
+"""Loading a model: a folder becomes one frozen record."""
+
+from pathlib import Path
+
+from npgemma.base.errors import InputError
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.weights import Weights
+from npgemma.checkpoints import checkpoint, hf_config, hub_cache
+from npgemma.files import image
+from npgemma.paligemma import Model
+from npgemma.words import tokenizer
+
+DTYPES = ("float32", "float64", "bfloat16")
+
+# The model in the box, installed with the package.
+TINY = Path(__file__).parent.parent / "tiny"
+
+
+def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False):
+    """Load a PaliGemma from a Hugging Face folder.
+
+    Parameters
+    ----------
+    folder : str or path, optional
+        A folder with ``config.json`` and safetensors files, or a hub id whose snapshot is in the local Hugging Face
+        cache.  Left out, it is the small model in the box.  Nothing is ever downloaded.
+    dtype : {"float32", "bfloat16", "float64"}
+        How weights lie in memory and what is computed in: float32 widened once; bfloat16 as stored, memory-mapped,
+        with arithmetic in float32; float64 widened matrix by matrix, exact arithmetic.
+    precision : str, optional
+        A recipe of :data:`npgemma.base.precision.PRECISIONS` to emulate instead: where results are rounded to bfloat16.
+    progress : callable, optional
+        ``progress(bytes done, bytes in all)`` while weights are widened.
+    allow_nonfinite : bool
+        Accept NaN and infinity among the weights.
+
+    Returns
+    -------
+    model : Model
+        ``tokenizer`` is None where the folder has none.
+
+    Raises
+    ------
+    InputError
+        For an unknown dtype or precision.
+    NpgemmaError
+        For whatever is wrong in the folder.
+
+    Warns
+    -----
+    SlowWarning
+        If the matrices used from the file do not fit into the memory that is left.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: came as {dtype!r}; want one of {', '.join(DTYPES)}")
+    name = precision or ("float64" if dtype == "float64" else "float32")
+    if name not in PRECISIONS:
+        raise InputError(f"precision: came as {name!r}; want one of {', '.join(PRECISIONS)}")
+    place = TINY if folder is None else hub_cache.find_model(folder)
+    config = hf_config.read_config(place)
+    arrays = checkpoint.load_weights(
+        place, config, dtype=dtype, precision=PRECISIONS[name], progress=progress, allow_nonfinite=allow_nonfinite
+    )
+    return Model(
+        config=config,
+        weights=Weights(arrays, PRECISIONS[name]),
+        tokenizer=tokenizer.load_tokenizer(place, config) if tokenizer.has_tokenizer(place) else None,
+        image_settings=image.read_settings(place),
+        name=str(folder or "the model in the box"),
+    )

@@ -1,0 +1,264 @@
+"""PaliGemma: pictures become soft tokens, stand among the embedded ids, and a decoder reads on (Beyer et al. 2024).
+
+Letters: B batch, I pictures of the whole batch, R image side, P patches a picture, L and T text positions, S all
+positions so far, C vision width, D text width, V vocabulary rows.  A prefix is read in one piece: it sees all of
+itself, so that a part of it read alone would be another computation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npgemma import masks, ops, text, vision
+from npgemma.base import inputs
+from npgemma.base.cache import State
+from npgemma.base.weights import Weights
+from npgemma.config import Config
+
+
+@dataclass(frozen=True)
+class Model:
+    """What :func:`npgemma.load` gives: a configuration, the weights, and what turns pictures and words into numbers.
+
+    ``tokenizer`` and ``image_settings`` are None for a folder without them: ids in, ids out needs neither.
+    """
+
+    config: Config
+    weights: Weights
+    tokenizer: Any = None
+    image_settings: Any = None
+    name: str = ""
+
+
+def forward(
+    model, ids, pixels=None, token_types=None, attention_mask=None, positions=None, last_only=False, observe=None
+):
+    """Score every token as the next one, at every position, in one pass.
+
+    Parameters
+    ----------
+    model : Model
+    ids : (B, T)
+        Integers, with ``config.image_token_id`` wherever a soft token goes.
+    pixels : (B, M, R, R, 3) or (I, 3, R, R), optional
+        M pictures for each row, or Hugging Face's flat form, where rows may have different numbers of pictures.
+        In [-1, 1].
+    token_types : (B, T), optional
+        0 for the bidirectional prefix, 1 for the causal suffix.  All prefix if left out (Hugging Face 5 takes all
+        suffix then).
+    attention_mask : (B, T), optional
+        1 for real tokens, 0 for padding on either side.  All real if left out.
+    positions : (B, T), optional
+        Integers; 1, 2, 3, … if left out.
+    last_only : bool
+        Score each row's last real position only.
+    observe : callable, optional
+        ``observe(name, array)`` sees each tensor, in order, and may return one that goes on in its place.
+
+    Returns
+    -------
+    logits : (B, T, V), or (B, 1, V) with ``last_only``
+        float32, or float64 for a model of that precision.
+
+    Raises
+    ------
+    InputError
+        If a shape, a dtype or a range is wrong, or image tokens and pictures do not match.
+
+    Notes
+    -----
+    Reference: transformers modeling_paligemma.py, PaliGemmaForConditionalGeneration.
+    """
+    cfg = model.config
+    w = model.weights if observe is None else model.weights.watched_by(observe)
+    ids = inputs.as_integers("ids", ids)
+    token_types = np.zeros_like(ids) if token_types is None else inputs.as_integers("token_types", token_types)
+    seen = np.ones_like(ids) if attention_mask is None else inputs.as_integers("attention_mask", attention_mask)
+    positions = inputs.slot_positions(ids, cfg) if positions is None else inputs.as_integers("positions", positions)
+    pictures = inputs.flat_pictures(pixels, ids, cfg)
+    soft = None if pictures is None else see(w, cfg, pictures)
+    scores, _ = prefill(w, cfg, ids, soft, token_types, seen, positions, last_only)
+    return scores
+
+
+def see(w, cfg, pictures):
+    """Turn pictures into soft tokens: the vision tower, then the connector.  Once a picture, whatever is asked of it.
+
+    Parameters
+    ----------
+    w : Weights
+    cfg : Config
+    pictures : (I, R, R, 3)
+        In [-1, 1].
+
+    Returns
+    -------
+    soft : (I, P, D)
+    """
+    inputs.check_pictures(pictures, cfg)
+    pixels = w.keep("pixels", pictures.astype(w.precision.dtype, copy=False))
+    patches = vision.encode(pixels, w.at("vision"), cfg.vision)
+    return connect(patches, w.at("connector"))
+
+
+def connect(patches, w):
+    """Bring patch vectors to the decoder's width.
+
+    Parameters
+    ----------
+    patches : (I, P, C)
+    w : Weights
+        At ``connector``: ``out.weight (D, C)``, ``out.bias (D)``.
+
+    Returns
+    -------
+    out : (I, P, D)
+
+    Notes
+    -----
+    Reference: transformers modeling_paligemma.py, PaliGemmaMultiModalProjector.
+    """
+    return w.keep("out", ops.linear(patches, w["out.weight"], w["out.bias"]))
+
+
+def splice(embedded, soft, image_places, w):
+    """Put soft tokens where image tokens stand, in order, unscaled.
+
+    Parameters
+    ----------
+    embedded : (B, T, D)
+    soft : (I, P, D) or None
+    image_places : (B, T)
+        True at image tokens; as many as soft has rows.
+    w : Weights
+        At ``text``.
+
+    Returns
+    -------
+    spliced : (B, T, D)
+
+    Notes
+    -----
+    Reference: transformers modeling_paligemma.py, masked_scatter in PaliGemmaModel.
+    """
+    if soft is None:
+        return w.keep("spliced", embedded)
+    nth = np.cumsum(image_places.reshape(-1)).reshape(image_places.shape) - 1
+    rows = soft.reshape(-1, soft.shape[-1])[np.maximum(nth, 0)]
+    return w.keep("spliced", np.where(image_places[..., None], rows, embedded))
+
+
+def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only=False):
+    """Read a whole prompt, and a suffix behind it where there is one, and remember its keys and values.
+
+    Parameters
+    ----------
+    w : Weights
+    cfg : Config
+    ids : (B, T)
+    soft : (I, P, D) or None
+        From :func:`see`.
+    token_types : (B, T)
+    attention_mask : (B, T)
+    positions : (B, T)
+    last_only : bool
+
+    Returns
+    -------
+    logits : (B, T, V), or (B, 1, V) with ``last_only``
+    state : State
+        For :func:`step`.
+
+    Raises
+    ------
+    InputError
+        If an input does not fit the others or the model.
+    """
+    inputs.check_prompt(ids, soft, token_types, attention_mask, positions, cfg)
+    ids = w.show("ids", ids)
+    image_places = inputs.image_places(ids, token_types, cfg)
+    embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
+    spliced = splice(embedded, soft, image_places, w.at("text"))
+    places = placed(w, cfg, positions, token_types, attention_mask)
+    norm, blocks = text.decode(spliced, w.at("text"), cfg.text, *places, past=None)
+    wanted = last_real(norm, attention_mask) if last_only else norm
+    return text.logits(wanted, w.at("text"), cfg.text), State(blocks, token_types, attention_mask)
+
+
+def step(w, cfg, ids, positions, state, attention_mask=None):
+    """Read one more token of the answer, or several, given all that was read before.
+
+    Parameters
+    ----------
+    w : Weights
+    cfg : Config
+    ids : (B, T)
+        Of the suffix: each sees back only.  Image tokens are ordinary ids here.
+    positions : (B, T)
+    state : State
+        Stays as it was: another continuation may start from it again.
+    attention_mask : (B, T), optional
+        1 for real tokens, 0 for padding; all real if left out.
+
+    Returns
+    -------
+    logits : (B, T, V)
+    state : State
+
+    Raises
+    ------
+    InputError
+        If ids or positions do not fit the state, or the trained context is full.
+    """
+    attention_mask = np.ones_like(ids) if attention_mask is None else attention_mask
+    inputs.check_step(ids, positions, attention_mask, state, cfg)
+    ids = w.show("ids", ids)
+    embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
+    token_types = np.concatenate([state.token_types, np.ones_like(ids)], axis=1)
+    seen = np.concatenate([state.attention_mask, attention_mask], axis=1)
+    places = placed(w, cfg, positions, token_types, seen)
+    norm, blocks = text.decode(embedded, w.at("text"), cfg.text, *places, past=state.blocks)
+    return text.logits(norm, w.at("text"), cfg.text), State(blocks, token_types, seen)
+
+
+def placed(w, cfg, positions, token_types, attention_mask):
+    """Name the positions of this call, and say who may look at whom.
+
+    Parameters
+    ----------
+    w : Weights
+    cfg : Config
+    positions : (B, T)
+    token_types, attention_mask : (B, S)
+
+    Returns
+    -------
+    positions : (B, T)
+    full_mask, sliding_mask : (B, T, S)
+        The second is None where no block has a window.
+    """
+    T, window = positions.shape[1], cfg.text.sliding_window
+    positions = w.show("positions", positions)
+    full_mask = w.show("mask.full", masks.prefix_lm(token_types, attention_mask, T))
+    if window is None:
+        return positions, full_mask, None
+    sliding = masks.sliding_prefix_lm(token_types, attention_mask, T, window)
+    return positions, full_mask, w.show("mask.sliding", sliding)
+
+
+def last_real(x, attention_mask):
+    """Take each row's last position that is not padding.
+
+    Parameters
+    ----------
+    x : (B, T, D)
+    attention_mask : (B, T)
+
+    Returns
+    -------
+    last : (B, 1, D)
+    """
+    B, T = attention_mask.shape
+    last = T - 1 - np.argmax(attention_mask[:, ::-1] != 0, axis=1)
+    return x[np.arange(B, like=last)[:, None], last[:, None]]

@@ -1,0 +1,90 @@
+"""Stopping a run at a tensor, in a debugger, in the frame of the layer that has just computed it.
+
+An observer may be called from deep below the layer; what a user wants to see is ``q``, ``k``, ``scores`` as locals.
+"""
+
+import pdb
+import sys
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from npgemma.base.describe import describe, to_host
+from npgemma.base.weights import Weights
+from npgemma.tracing.names import as_patterns, matches
+
+KEEPING = (Weights.keep.__code__, Weights.show.__code__)
+
+
+def break_on(only: str | Iterable[str], when: Callable[[Any], Any] | None = None, then=None):
+    """Give an observer that opens the debugger at some tensors.
+
+    Parameters
+    ----------
+    only : str or iterable of str
+        Patterns, ``text.blocks.7.*``.
+    when : callable, optional
+        ``when(array)`` gives True, or an array with a True somewhere, where to stop: ``lambda x: ~np.isfinite(x)``.
+        At every tensor that fits if left out.
+    then : callable, optional
+        Another observer, asked first; it may replace the tensor.
+
+    Returns
+    -------
+    observe : callable
+        For ``npgemma.forward``, ``generate`` or ``trace``.
+
+    Notes
+    -----
+    In a terminal this is pdb, which stops at the line behind the one that kept the tensor, so that it is bound already;
+    ``c`` goes on to the next stop, ``q`` ends the run.  Under VS Code or PyCharm their debugger stops there.
+    """
+    patterns = as_patterns(only)
+
+    def observe(name, x):
+        replacement = None if then is None else then(name, x)
+        current = x if replacement is None else replacement
+        if matches(name, patterns) and (when is None or bool(np.any(to_host(when(current))))):
+            print(describe(current, name), file=sys.stderr)
+            stop_in(layer_frame())
+        return replacement
+
+    return observe
+
+
+def layer_frame() -> FrameType:
+    """The frame that called ``w.keep`` or ``w.show``, seen from an observer.
+
+    Raises
+    ------
+    LookupError
+        If no such call is under way.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code not in KEEPING:
+        frame = frame.f_back
+    while frame is not None and frame.f_code in KEEPING:
+        frame = frame.f_back
+    if frame is None:
+        raise LookupError("no w.keep(...) is under way; an observer alone knows the layer's frame")
+    return frame
+
+
+def stop_in(frame: FrameType) -> None:
+    """Open the debugger in a frame as soon as control comes back to it."""
+    pydevd = sys.modules.get("pydevd")  # of VS Code and PyCharm; a notebook may have loaded it without using it
+    if pydevd is not None and pydevd.get_global_debugger() is not None:
+        pydevd.settrace(suspend=True, stop_at_frame=frame)
+        return
+    debugger = pdb.Pdb()
+    debugger.reset()
+    # As Bdb.set_trace does it, but tracing starts last: nothing of this module comes between the user and the layer.
+    caller: FrameType | None = frame
+    while caller is not None:
+        caller.f_trace = debugger.trace_dispatch
+        debugger.botframe = caller
+        caller = caller.f_back
+    debugger.set_next(frame)
+    sys.settrace(debugger.trace_dispatch)

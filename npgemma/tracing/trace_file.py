@@ -1,0 +1,175 @@
+"""A trace as one ``.safetensors`` file, written a tensor at a time.
+
+The header stands before the data and says where each tensor ends, but a generation may end early.  So its place is
+kept free, as large as it can become, and it is written last: what an interruption leaves has no header, lies under
+another name, and is removed.  Metadata of the format are strings: what is no text is JSON in it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npgemma.base import half
+from npgemma.base.describe import size_of
+from npgemma.base.errors import CheckpointError, OutputError
+from npgemma.files.safetensors_file import MappedFile, open_safetensors
+
+FORMAT = "npgemma.trace"
+VERSION = [1, 0]  # names and axes change with the first number only
+
+# What of a manifest is text; the rest is JSON.
+TEXTS = ("format", "npgemma", "numpy", "model", "precision", "convention", "prompt", "image", "run", "first_nonfinite")
+
+# Explicitly little-endian, as the format is; bfloat16 comes as float32, which holds each of its values.
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "BOOL": "|b1", "BF16": "<u2"}
+CODES = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
+
+# Room for what a run adds to its manifest besides names: the first name that was not finite.
+SLACK = 1024
+
+
+class TraceFile:
+    """A file that tensors are put into, one after the other.
+
+    Parameters
+    ----------
+    file : binary file
+    reserved : int
+        Bytes kept free for the header, a multiple of 8.
+    """
+
+    def __init__(self, file, reserved: int) -> None:
+        self.file = file
+        self.reserved = reserved
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.end = 0
+        file.write(bytes(8 + reserved))
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Write one tensor behind the others."""
+        code = CODES[str(array.dtype)]
+        whole = np.ascontiguousarray(array, dtype=DTYPES[code])
+        self.file.write(whole.data)
+        span = [self.end, self.end + whole.nbytes]
+        self.entries[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": span}
+        self.end = span[1]
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Write the header: with it the file is whole."""
+        header = header_bytes(self.entries, manifest)
+        if len(header) > self.reserved:
+            raise OutputError(f"the header takes {len(header):,} bytes, {self.reserved:,} were kept free; report this")
+        self.file.seek(0)
+        self.file.write(self.reserved.to_bytes(8, "little") + header.ljust(self.reserved))
+
+
+@contextlib.contextmanager
+def writing(path: Path, shapes: Mapping[str, tuple[int, ...]], manifest: Mapping[str, Any], nbytes: int):
+    """Write a file that either appears whole under its name, or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist yet.
+    shapes : mapping of str to tuple of int
+        All tensors that may come.
+    manifest : mapping
+        As large as it can become.
+    nbytes : int
+        Of all tensors.
+
+    Yields
+    ------
+    file : TraceFile
+
+    Raises
+    ------
+    OutputError
+        If the file exists, or cannot be written.
+    """
+    check_target(path, nbytes)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "xb") as file:
+            yield TraceFile(file, header_room(shapes, manifest, nbytes))
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            raise OutputError(f"{path}: has appeared meanwhile; choose another name")
+        partial.rename(path)
+    except OSError as problem:
+        # A closed pipe is a matter of the command's own output, not of this file.
+        if isinstance(problem, OutputError | BrokenPipeError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {problem.strerror or problem}; nothing is left there") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_target(path: Path, nbytes: int) -> None:
+    """Refuse, before anything is computed, a target that cannot be written."""
+    if path.exists() or path.is_symlink():
+        raise OutputError(f"{path}: exists already; choose another name, or remove it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+    free = shutil.disk_usage(path.parent).free
+    if free < nbytes:
+        raise OutputError(f"{path}: needs {size_of(nbytes)}, {size_of(free)} are free there; choose fewer tensors")
+
+
+def header_room(shapes: Mapping[str, tuple[int, ...]], manifest: Mapping[str, Any], nbytes: int) -> int:
+    """How long the header can become, in bytes, rounded up to a multiple of 8."""
+    span = [nbytes, nbytes]
+    entries = {name: {"dtype": "BOOL", "shape": list(shape), "data_offsets": span} for name, shape in shapes.items()}
+    return -(-(len(header_bytes(entries, manifest)) + SLACK) // 8) * 8
+
+
+def header_bytes(entries: Mapping[str, Any], manifest: Mapping[str, Any]) -> bytes:
+    """Write the header's JSON."""
+    metadata = {name: value if name in TEXTS else json.dumps(value) for name, value in manifest.items()}
+    return json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read what a trace says of itself.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no trace, or one of another version of the format.
+    """
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    metadata = header.get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no npgemma trace: its metadata name the format {metadata.get('format')!r}")
+    version = json.loads(metadata["version"])
+    if version[0] != VERSION[0]:
+        raise CheckpointError(f"{path}: is a trace of format {version}; this npgemma reads {VERSION[0]}.x")
+    return {name: value if name in TEXTS else json.loads(value) for name, value in metadata.items()}
+
+
+def read_tensor(mapped: MappedFile, name: str) -> np.ndarray:
+    """Give a tensor of a trace, or of another runtime's file: read-only, mapped; bfloat16 and float16 widened."""
+    place = mapped.tensors[name]
+    if place.dtype not in DTYPES:
+        raise CheckpointError(f"{mapped.path}: {name!r} has dtype {place.dtype}; supported: {', '.join(DTYPES)}")
+    stored_as = np.dtype(DTYPES[place.dtype])
+    flat = np.frombuffer(mapped.mapping, stored_as, count=math.prod(place.shape), offset=place.start)
+    native = half.widen(flat.astype(stored_as.newbyteorder("="), copy=False)).reshape(place.shape)
+    native.flags.writeable = False
+    return native
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Map all tensors of a file, in the order in which they were written."""
+    mapped = open_safetensors(path)
+    in_order = sorted(mapped.tensors.values(), key=lambda each: each.start)
+    return {each.name: read_tensor(mapped, each.name) for each in in_order}
