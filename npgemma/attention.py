@@ -4,18 +4,16 @@ Letters: B batch, T queries, S keys, N query heads, K key/value heads, G = N / K
 size.  Dropout and attention biases in the decoder are not supported.
 """
 
-import numpy as np
-
-from npgemma import ops, rotary
-from npgemma.base import cache
+from npgemma import masks, ops, rotary
+from npgemma.base import blocks, cache
 from npgemma.base.errors import InputError
 
-# When nobody observes, attention runs on so many queries at a time as make at most this many scores (64 MB in float32):
-# at 896 pixels one layer's whole scores are 1.07 GB.
+# Queries are taken so many at a time as make at most this many scores (64 MB in float32): at 896 pixels one layer's
+# whole scores are 1.07 GB.
 SCORES_AT_ONCE = 1 << 24
 
 
-def attend(q, k, v, mask, w, cfg):
+def attend(q, k, v, mask, w, scale, softcap):
     """Let each query gather the values of the keys it resembles.
 
     Parameters
@@ -27,8 +25,10 @@ def attend(q, k, v, mask, w, cfg):
         True where query t may look at key s; None where all may look at all.
     w : Weights
         Reads no weight; names, rounds and shows the tensors.
-    cfg : TextConfig or VisionConfig
-        ``query_scale`` and ``attn_softcap``.
+    scale : float
+        Of the scores, ``H**-0.5`` in most towers.
+    softcap : float or None
+        Bound of the scores; None leaves them as they are.
 
     Returns
     -------
@@ -41,44 +41,19 @@ def attend(q, k, v, mask, w, cfg):
     """
     B, T, N, H = q.shape
     S, K = k.shape[1:3]
-    block = max(1, SCORES_AT_ONCE // (B * N * S))
-    if T > block and w.observe is None:
-        cuts = [slice(start, start + block) for start in range(0, T, block)]
-        masks = [None if mask is None else mask[:, rows] for rows in cuts]
-        pieces = [attend(q[:, rows], k, v, part, w, cfg) for rows, part in zip(cuts, masks, strict=True)]
-        return np.concatenate(pieces, axis=1)
+    size = max(1, SCORES_AT_ONCE // (B * N * S))
+    if w.observe is None and T > size:  # Nobody wants to see the scores whole.
+        pieces = zip(blocks.cut(q, "btnh", "t", size), blocks.cut(mask, "bts", "t", size))
+        return blocks.join([attend(few, k, v, look, w, scale, softcap) for few, look in pieces], "btd", "t")
 
-    # Query head n reads key/value head n // G, so K comes before G when N is split.
-    grouped = q.reshape(B, T, K, N // K, H)
-    product = w.inner(in_row_blocks("btkgh,bskh->bkgts", grouped, k, 1, 3, block))
-    scores = w.keep("scores", product * cfg.query_scale)
-    capped = scores if cfg.attn_softcap is None else w.keep("capped", ops.soft_cap(scores, cfg.attn_softcap, w.inner))
-    probs = w.keep("probs", ops.softmax(capped, None if mask is None else mask[:, None, None]))
-    gathered = in_row_blocks("bkgts,bskh->btkgh", probs, v, 3, 1, block)
-    return w.keep("mixed", gathered.reshape(B, T, N * H))
-
-
-def in_row_blocks(spec, a, b, axis, out_axis, block):
-    """Multiply as :func:`ops.einsum`, ``block`` rows of ``a`` at a time.
-
-    An observed run needs whole scores, yet must equal an unobserved one to the last bit; BLAS rounds differently for
-    other shapes, so both multiply the same blocks.
-
-    Parameters
-    ----------
-    spec : str
-    a, b : array
-    axis, out_axis : int
-        The axis of the queries in ``a`` and in the product.
-    block : int
-
-    Returns
-    -------
-    product : array
-    """
-    cuts = range(block, a.shape[axis], block)
-    pieces = [ops.einsum(spec, piece, b) for piece in np.split(a, cuts, axis=axis)]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=out_axis)
+    queries, keys, values = (ops.group_heads(heads, K) for heads in (q, k, v))
+    product = w.inner(blocks.product(queries, keys.swapaxes(-1, -2), "bkgth", "t", size))
+    scores = w.keep("scores", product * scale)
+    capped = scores if softcap is None else w.keep("capped", ops.soft_cap(scores, softcap, w.inner))
+    masked = capped if mask is None else masks.hide(capped, mask)
+    probs = w.keep("probs", blocks.in_cache(ops.softmax, masked))
+    gathered = blocks.product(probs, values, "bkgts", "t", size)
+    return w.keep("mixed", ops.merge_heads(gathered))
 
 
 def attention(x, w, cfg, mask, cos, sin, past=None):
@@ -91,9 +66,7 @@ def attention(x, w, cfg, mask, cos, sin, past=None):
         ``q.weight (N*H, D)``, ``k.weight (K*H, D)``, ``v.weight (K*H, D)``, ``out.weight (D, N*H)``.
     cfg : TextConfig
     mask : (B, T, S)
-        True where query t may look at key s.
-    cos : (B, T, H/2)
-    sin : (B, T, H/2)
+    cos, sin : (B, T, H/2)
     past : Past, optional
         Keys and values of the S - T positions before this call.
 
@@ -113,20 +86,20 @@ def attention(x, w, cfg, mask, cos, sin, past=None):
     Ainslie et al. 2023.  Reference: transformers modeling_gemma2.py, Gemma2Attention.
     """
     B, T, _ = x.shape
-    N, K, H = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+    N, K = cfg.num_heads, cfg.num_kv_heads
     S = T if past is None else past.length + T
     if mask.shape != (B, T, S):
         raise InputError(f"{w.path}: mask is {mask.shape}, x is {x.shape}, past is {S - T}; want mask {(B, T, S)}")
 
-    q = w.keep("q", ops.linear(x, w["q.weight"]).reshape(B, T, N, H))
-    k = w.keep("k", ops.linear(x, w["k.weight"]).reshape(B, T, K, H))
-    v = w.keep("v", ops.linear(x, w["v.weight"]).reshape(B, T, K, H))
+    q = w.keep("q", ops.split_heads(ops.linear(x, w["q.weight"]), N))
+    k = w.keep("k", ops.split_heads(ops.linear(x, w["k.weight"]), K))
+    v = w.keep("v", ops.split_heads(ops.linear(x, w["v.weight"]), K))
 
     q_rot = w.keep("q_rot", rotary.rotate(q, cos, sin, w.inner))
     k_rot = w.keep("k_rot", rotary.rotate(k, cos, sin, w.inner))
     present = cache.append(past, k_rot, v)
 
-    mixed = attend(q_rot, present.keys, present.values, mask, w, cfg)
+    mixed = attend(q_rot, present.keys, present.values, mask, w, cfg.query_scale, cfg.attn_softcap)
     out = w.keep("out", ops.linear(mixed, w["out.weight"]))
     return out, present
 
@@ -149,12 +122,11 @@ def vision_attention(x, w, cfg):
     -----
     Dosovitskiy et al. 2021, app. A.  Reference: transformers modeling_siglip.py, SiglipAttention.
     """
-    I, P, C = x.shape
-    N, H = cfg.num_heads, cfg.head_dim
+    N = cfg.num_heads
 
-    q = w.keep("q", ops.linear(x, w["q.weight"], w["q.bias"]).reshape(I, P, N, H))
-    k = w.keep("k", ops.linear(x, w["k.weight"], w["k.bias"]).reshape(I, P, N, H))
-    v = w.keep("v", ops.linear(x, w["v.weight"], w["v.bias"]).reshape(I, P, N, H))
+    q = w.keep("q", ops.split_heads(ops.linear(x, w["q.weight"], w["q.bias"]), N))
+    k = w.keep("k", ops.split_heads(ops.linear(x, w["k.weight"], w["k.bias"]), N))
+    v = w.keep("v", ops.split_heads(ops.linear(x, w["v.weight"], w["v.bias"]), N))
 
-    mixed = attend(q, k, v, None, w, cfg)
+    mixed = attend(q, k, v, None, w, cfg.query_scale, softcap=None)
     return w.keep("out", ops.linear(mixed, w["out.weight"], w["out.bias"]))

@@ -5,7 +5,8 @@ side, P patches, C vision width, D text width, N query heads, K key/value heads,
 rows.  Reading a ``config.json`` is :mod:`npgemma.checkpoints.hf_config`.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 from npgemma.base.errors import ConfigError
 
@@ -47,9 +48,6 @@ class VisionConfig:
     num_heads: int
     mlp_width: int
     norm_eps: float
-
-    # Full attention with a key and a value head for each query head: what `attend` reads of a tower.
-    attn_softcap: None = field(default=None, init=False)
 
     @property
     def num_patches(self) -> int:
@@ -116,6 +114,11 @@ class TextConfig:
     @property
     def query_scale(self) -> float:
         return self.query_pre_attn_scalar**-0.5
+
+    @property
+    def embed_scale(self) -> float:
+        """What embeddings are multiplied with, before it is rounded to the weights' type."""
+        return math.sqrt(self.width)
 
     @property
     def sliding_window(self) -> int | None:

@@ -6,6 +6,10 @@ Not supported: packed sequences, chunked attention.
 
 import numpy as np
 
+# Below every score, in float32 and so in all precisions.  Finite, so that a row with nothing to look at becomes
+# uniform, as in PyTorch, and not NaN.
+BIG_NEG = -3.4028234663852886e38
+
 
 def prefix_lm(token_types, attention_mask, num_queries):
     """Let a prefix see all of itself, and a suffix see back.
@@ -80,16 +84,30 @@ def sliding_prefix_lm(token_types, attention_mask, num_queries, window):
 
 
 def both_in_prefix(token_types, num_queries):
-    """Tell for each query and key whether both are of the prefix.
+    """Tell for each query and key whether both are of the prefix: token_types (B, S) -> (B, T, S)."""
+    prefix = token_types == 0
+    return prefix[:, -num_queries:, None] & prefix[:, None, :]
+
+
+def hide(scores, mask):
+    """Put the lowest number where a query may not look: scores (B, K, G, T, S), mask (B, T, S) -> (B, K, G, T, S)."""
+    return np.where(mask[:, None, None], scores, BIG_NEG)
+
+
+def image_places(ids, token_types, image_token_id):
+    """Tell where soft tokens go: at image tokens of the prefix; a generated one is an ordinary id.
+
+    A call without any prefix is Hugging Face 5's plain causal pass, whose pictures stand in the causal part.
 
     Parameters
     ----------
-    token_types : (B, S)
-    num_queries : int
+    ids : (B, T)
+    token_types : (B, T)
+    image_token_id : int
 
     Returns
     -------
-    both : (B, T, S)
+    places : (B, T)
     """
-    prefix = token_types == 0
-    return prefix[:, -num_queries:, None] & prefix[:, None, :]
+    in_prefix = (token_types == 0) | np.all(token_types == 1)
+    return (ids == image_token_id) & in_prefix

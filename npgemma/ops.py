@@ -1,4 +1,4 @@
-"""The equations of both towers: arrays and numbers in, arrays out.
+"""The equations of both towers: arrays and numbers in, arrays out, each the line of its paper.
 
 Every equation computes in the dtype of its input.  Constants are Python floats, which promote nothing.  Letters: see
 each function; ``...`` stands for any leading axes.  Arguments are never written.
@@ -9,16 +9,6 @@ import math
 import numpy as np
 
 from npgemma.base import half
-
-# Below every score, in float32 and so in all precisions.  Finite, so that a row with nothing to look at becomes
-# uniform, as in PyTorch, and not NaN.
-BIG_NEG = -3.4028234663852886e38
-
-# Up to so many rows a product is left to NumPy's own loops.
-FEW_ROWS = 16
-
-# An equation of many steps runs on about so many numbers at a time, whose temporaries stay in the processor's cache.
-IN_CACHE = 1 << 16
 
 
 def linear(x, weight, bias=None):
@@ -54,54 +44,60 @@ def embed(ids, table):
     Parameters
     ----------
     ids : (B, T)
-        Integers in 0..V-1, checked by the caller: a negative id would count from the end.
+        From 0.  An image token may lie beyond the table: it reads row 0, and is replaced later.
     table : (V, D)
         Floats or 16-bit as stored; only the rows looked up are widened.
 
     Returns
     -------
     rows : (B, T, D)
-    """
-    return half.widen(table[ids])
-
-
-def einsum(spec, a, b):
-    """Multiply two arrays as ``spec`` says, by BLAS.
-
-    Parameters
-    ----------
-    spec : str
-        ``"btkgh,bskh->bkgts"``: letters that stand in all three are looped over, letters missing from the result are
-        summed over.
-    a, b : array
-
-    Returns
-    -------
-    product : array
 
     Notes
     -----
-    ``np.einsum`` without ``optimize`` sums in its own loops, ten times slower than BLAS; for the few rows of a step
-    that is less than what BLAS's threads cost, which go on spinning in the way of other threads.
+    Reference: transformers modeling_paligemma.py, llm_input_ids in PaliGemmaModel.
     """
-    inputs, output = spec.split("->")
-    in_a, in_b = inputs.split(",")
-    sizes = dict(zip(in_a, a.shape, strict=True)) | dict(zip(in_b, b.shape, strict=True))
-    batch = [letter for letter in output if letter in in_a and letter in in_b]
-    only_a = [letter for letter in output if letter not in in_b]
-    only_b = [letter for letter in output if letter not in in_a]
-    summed = [letter for letter in in_a if letter not in output]
+    return half.widen(table[np.where(ids < table.shape[0], ids, 0)])
 
-    rows, columns, depth = (math.prod(sizes[letter] for letter in group) for group in (only_a, only_b, summed))
-    batch_shape = [sizes[letter] for letter in batch]
-    if rows <= FEW_ROWS:  # How numbers lie in memory decides the order of sums: a slice lies as a whole array does.
-        return np.einsum(spec, a.copy(), b).copy()
-    left = a.transpose([in_a.index(letter) for letter in batch + only_a + summed])
-    right = b.transpose([in_b.index(letter) for letter in batch + summed + only_b])
-    product = left.reshape(*batch_shape, rows, depth) @ right.reshape(*batch_shape, depth, columns)
-    made = batch + only_a + only_b
-    shaped = product.reshape([sizes[letter] for letter in made])
-    return shaped.transpose([made.index(letter) for letter in output])
+
+def splice(embedded, soft, places):
+    """Put soft tokens in order where image tokens stand, unscaled.
+
+    Parameters
+    ----------
+    embedded : (B, T, D)
+    soft : (I, P, D)
+    places : (B, T)
+        True at I*P places.
+
+    Returns
+    -------
+    spliced : (B, T, D)
+
+    Notes
+    -----
+    Reference: transformers modeling_paligemma.py, masked_scatter in PaliGemmaModel.
+    """
+    spliced = embedded.copy()
+    spliced[places] = soft.reshape(-1, soft.shape[-1])
+    return spliced
+
+
+def split_heads(x, num_heads):
+    """Give each head its own axis: x (B, T, N*H) -> (B, T, N, H)."""
+    return x.reshape(*x.shape[:2], num_heads, -1)
+
+
+def group_heads(x, num_kv_heads):
+    """Put heads that share keys and values together: x (B, T, N, H) -> (B, K, G, T, H); keys themselves get G = 1."""
+    B, T, N, H = x.shape
+    # Query head n reads key/value head n // G, so K comes before G when N is split.
+    return x.reshape(B, T, num_kv_heads, N // num_kv_heads, H).transpose(0, 2, 3, 1, 4)
+
+
+def merge_heads(gathered):
+    """Lay the heads of each position side by side: gathered (B, K, G, T, H) -> (B, T, K*G*H)."""
+    B, _, _, T, _ = gathered.shape
+    return gathered.transpose(0, 3, 1, 2, 4).reshape(B, T, -1)
 
 
 def layer_norm(x, weight, bias, eps):
@@ -166,19 +162,13 @@ def gelu(x):
 
     Notes
     -----
-    y = x / 2 * (1 + tanh(u)) = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x**3).  Hendrycks & Gimpel 2016, sec. 2.
-    The tanh form, PyTorch's, loses its negative tail: 1 + tanh(u) cancels to 0 below x = -5.
+    y = x / 2 * (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) * (x + 0.044715 x**3).  Hendrycks & Gimpel 2016,
+    sec. 2.  The tanh form, PyTorch's, loses its negative tail: 1 + tanh(u) cancels to 0 below x = -5.
     Reference: torch.nn.functional.gelu(approximate="tanh").
     """
-    rows = x.reshape(-1, x.shape[-1])
-    lines = rows if rows.flags.c_contiguous else rows.T  # A transposed product lies column after column.
-    y = np.empty_like(lines)
     with np.errstate(over="ignore"):  # Far out, x**3 and exp(-2u) overflow to infinities that give x and -0.
-        for block in blocks_in_cache(lines):
-            part = lines[block]
-            doubled = 2.0 * math.sqrt(2.0 / math.pi) * (part + 0.044715 * (part * part * part))
-            y[block] = part / (1.0 + np.exp(-doubled))
-    return (y if lines is rows else y.T).reshape(x.shape)
+        u = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+        return x / (1.0 + np.exp(-2.0 * u))
 
 
 def soft_cap(x, cap, inner):
@@ -203,14 +193,12 @@ def soft_cap(x, cap, inner):
     return inner(np.tanh(inner(x / cap))) * cap
 
 
-def softmax(x, mask=None):
+def softmax(x):
     """Turn scores into weights that are positive and sum to one over the last axis.
 
     Parameters
     ----------
     x : (..., S)
-    mask : (..., S), optional
-        True where a key counts.  A row with no key at all becomes uniform.
 
     Returns
     -------
@@ -218,22 +206,10 @@ def softmax(x, mask=None):
 
     Notes
     -----
-    p = exp(x - max(x)) / sum(exp(x - max(x))).
-    Reference: torch.nn.functional.softmax on scores plus transformers' additive mask.
+    p = exp(x - max(x)) / sum(exp(x - max(x))).  Reference: torch.nn.functional.softmax.
     """
-    masked = x if mask is None else np.where(mask, x, BIG_NEG)
-    rows = masked.reshape(-1, masked.shape[-1])
-    p = np.empty_like(rows)
-    for block in blocks_in_cache(rows):
-        unnormalised = np.exp(rows[block] - np.max(rows[block], axis=-1, keepdims=True))
-        p[block] = unnormalised / np.sum(unnormalised, axis=-1, keepdims=True)
-    return p.reshape(masked.shape)
-
-
-def blocks_in_cache(rows):
-    """Cut rows (T, D) into slices whose temporaries stay in the cache; on a GPU, one slice of all, for few launches."""
-    at_once = max(1, IN_CACHE // rows.shape[1]) if isinstance(rows, np.ndarray) else rows.shape[0]
-    return [slice(start, start + at_once) for start in range(0, rows.shape[0], at_once)]
+    unnormalised = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return unnormalised / np.sum(unnormalised, axis=-1, keepdims=True)
 
 
 def patchify(pixels, patch_size):
@@ -260,3 +236,10 @@ def patchify(pixels, patch_size):
     whole = pixels[:, : side * patch_size, : side * patch_size]
     split = whole.reshape(I, side, patch_size, side, patch_size, 3)
     return split.transpose(0, 1, 3, 5, 2, 4).reshape(I, side * side, 3 * patch_size**2)
+
+
+def last_real(x, attention_mask):
+    """Take each row's last position that is not padding: x (B, T, D), attention_mask (B, T) -> (B, 1, D)."""
+    B, T = attention_mask.shape
+    last = T - 1 - np.argmax(attention_mask[:, ::-1] != 0, axis=1)
+    return x[np.arange(B, like=last)[:, None], last[:, None]]

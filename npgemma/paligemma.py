@@ -78,8 +78,9 @@ def forward(
     positions = inputs.slot_positions(ids, cfg) if positions is None else inputs.as_integers("positions", positions)
     pictures = inputs.flat_pictures(pixels, ids, cfg)
     soft = None if pictures is None else see(w, cfg, pictures)
-    scores, _ = prefill(w, cfg, ids, soft, token_types, seen, positions, last_only)
-    return scores
+    norm, state = read(w, cfg, ids, soft, token_types, seen, positions)
+    wanted = ops.last_real(norm, state.attention_mask) if last_only else norm
+    return text.logits(wanted, w.at("text"), cfg.text)
 
 
 def see(w, cfg, pictures):
@@ -122,34 +123,21 @@ def connect(patches, w):
     return w.keep("out", ops.linear(patches, w["out.weight"], w["out.bias"]))
 
 
-def splice(embedded, soft, image_places, w):
-    """Put soft tokens where image tokens stand, in order, unscaled.
-
-    Parameters
-    ----------
-    embedded : (B, T, D)
-    soft : (I, P, D) or None
-    image_places : (B, T)
-        True at image tokens; as many as soft has rows.
-    w : Weights
-        At ``text``.
+def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only=False):
+    """Read a whole prompt and score what comes next: :func:`read`, then the head.
 
     Returns
     -------
-    spliced : (B, T, D)
-
-    Notes
-    -----
-    Reference: transformers modeling_paligemma.py, masked_scatter in PaliGemmaModel.
+    logits : (B, T, V), or (B, 1, V) with ``last_only``
+    state : State
+        For :func:`step`.
     """
-    if soft is None:
-        return w.keep("spliced", embedded)
-    nth = np.cumsum(image_places.reshape(-1)).reshape(image_places.shape) - 1
-    rows = soft.reshape(-1, soft.shape[-1])[np.maximum(nth, 0)]
-    return w.keep("spliced", np.where(image_places[..., None], rows, embedded))
+    norm, state = read(w, cfg, ids, soft, token_types, attention_mask, positions)
+    wanted = ops.last_real(norm, state.attention_mask) if last_only else norm
+    return text.logits(wanted, w.at("text"), cfg.text), state
 
 
-def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only=False):
+def read(w, cfg, ids, soft, token_types, attention_mask, positions):
     """Read a whole prompt, and a suffix behind it where there is one, and remember its keys and values.
 
     Parameters
@@ -162,28 +150,27 @@ def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only
     token_types : (B, T)
     attention_mask : (B, T)
     positions : (B, T)
-    last_only : bool
 
     Returns
     -------
-    logits : (B, T, V), or (B, 1, V) with ``last_only``
+    norm : (B, T, D)
+        What :func:`text.logits` scores; the head costs more than a block, so score only rows that are wanted.
     state : State
-        For :func:`step`.
 
     Raises
     ------
     InputError
         If an input does not fit the others or the model.
     """
-    inputs.check_prompt(ids, soft, token_types, attention_mask, positions, cfg)
-    ids = w.show("ids", ids)
-    image_places = inputs.image_places(ids, token_types, cfg)
-    embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
-    spliced = splice(embedded, soft, image_places, w.at("text"))
-    places = placed(w, cfg, positions, token_types, attention_mask)
-    norm, blocks = text.decode(spliced, w.at("text"), cfg.text, *places, past=None)
-    wanted = last_real(norm, attention_mask) if last_only else norm
-    return text.logits(wanted, w.at("text"), cfg.text), State(blocks, token_types, attention_mask)
+    inputs.check_prompt(ids, token_types, attention_mask, positions, cfg)
+    ids, token_types, attention_mask, positions = given(w, ids, token_types, attention_mask, positions)
+    places = masks.image_places(ids, token_types, cfg.image_token_id)
+    inputs.check_image_tokens(places, soft, cfg)
+    embedded = text.embed(ids, w.at("text"), cfg.text)
+    spliced = splice(embedded, soft, places, w.at("text"))
+    full, sliding = look(w, cfg, token_types, attention_mask, ids.shape[1])
+    norm, blocks = text.decode(spliced, w.at("text"), cfg.text, positions, full, sliding, past=None)
+    return norm, State(blocks, token_types, attention_mask)
 
 
 def step(w, cfg, ids, positions, state, attention_mask=None):
@@ -211,54 +198,40 @@ def step(w, cfg, ids, positions, state, attention_mask=None):
     InputError
         If ids or positions do not fit the state, or the trained context is full.
     """
-    attention_mask = np.ones_like(ids) if attention_mask is None else attention_mask
-    inputs.check_step(ids, positions, attention_mask, state, cfg)
-    ids = w.show("ids", ids)
-    embedded = text.embed(inputs.within_table(ids, cfg), w.at("text"), cfg.text)
-    token_types = np.concatenate([state.token_types, np.ones_like(ids)], axis=1)
-    seen = np.concatenate([state.attention_mask, attention_mask], axis=1)
-    places = placed(w, cfg, positions, token_types, seen)
-    norm, blocks = text.decode(embedded, w.at("text"), cfg.text, *places, past=state.blocks)
+    real = np.ones_like(ids) if attention_mask is None else attention_mask
+    inputs.check_step(ids, positions, real, state, cfg)
+    ids, suffix, real, positions = given(w, ids, np.ones_like(ids), real, positions)
+    embedded = text.embed(ids, w.at("text"), cfg.text)
+    token_types = np.concatenate([state.token_types, suffix], axis=1)
+    seen = np.concatenate([state.attention_mask, real], axis=1)
+    full, sliding = look(w, cfg, token_types, seen, ids.shape[1])
+    norm, blocks = text.decode(embedded, w.at("text"), cfg.text, positions, full, sliding, past=state.blocks)
     return text.logits(norm, w.at("text"), cfg.text), State(blocks, token_types, seen)
 
 
-def placed(w, cfg, positions, token_types, attention_mask):
-    """Name the positions of this call, and say who may look at whom.
+def given(w, ids, token_types, attention_mask, positions):
+    """Name what a call is given, four arrays (B, T)."""
+    return (
+        w.show("ids", ids),
+        w.show("token_types", token_types),
+        w.show("attention_mask", attention_mask),
+        w.show("positions", positions),
+    )
 
-    Parameters
-    ----------
-    w : Weights
-    cfg : Config
-    positions : (B, T)
-    token_types, attention_mask : (B, S)
 
-    Returns
-    -------
-    positions : (B, T)
-    full_mask, sliding_mask : (B, T, S)
-        The second is None where no block has a window.
+def splice(embedded, soft, places, w):
+    """Put soft (I, P, D), where there are pictures, into embedded (B, T, D) at places (B, T)."""
+    return w.keep("spliced", embedded if soft is None else ops.splice(embedded, soft, places))
+
+
+def look(w, cfg, token_types, attention_mask, num_queries):
+    """Say who may look at whom: token_types (B, S), attention_mask (B, S) -> two masks, (B, T, S).
+
+    The second, of blocks with a window, is None where no block has one.
     """
-    T, window = positions.shape[1], cfg.text.sliding_window
-    positions = w.show("positions", positions)
-    full_mask = w.show("mask.full", masks.prefix_lm(token_types, attention_mask, T))
+    full = w.show("mask.full", masks.prefix_lm(token_types, attention_mask, num_queries))
+    window = cfg.text.sliding_window
     if window is None:
-        return positions, full_mask, None
-    sliding = masks.sliding_prefix_lm(token_types, attention_mask, T, window)
-    return positions, full_mask, w.show("mask.sliding", sliding)
-
-
-def last_real(x, attention_mask):
-    """Take each row's last position that is not padding.
-
-    Parameters
-    ----------
-    x : (B, T, D)
-    attention_mask : (B, T)
-
-    Returns
-    -------
-    last : (B, 1, D)
-    """
-    B, T = attention_mask.shape
-    last = T - 1 - np.argmax(attention_mask[:, ::-1] != 0, axis=1)
-    return x[np.arange(B, like=last)[:, None], last[:, None]]
+        return full, None
+    sliding = masks.sliding_prefix_lm(token_types, attention_mask, num_queries, window)
+    return full, w.show("mask.sliding", sliding)

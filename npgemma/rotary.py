@@ -8,7 +8,7 @@ import numpy as np
 
 
 def angles(positions, head_dim, theta, dtype):
-    """Give the cosine and sine of each position's angles.
+    """Give the angles by which each position turns, in radians.
 
     Parameters
     ----------
@@ -23,20 +23,18 @@ def angles(positions, head_dim, theta, dtype):
 
     Returns
     -------
-    cos : (B, T, H/2)
-    sin : (B, T, H/2)
-        Of ``position / theta**(2i/H)`` radians.
+    radians : (B, T, H/2)
 
     Notes
     -----
-    Su et al. 2021, sec. 3.2.2.  Reference: transformers modeling_gemma.py, GemmaRotaryEmbedding.
+    position / theta**(2i/H), i = 0..H/2-1.  Su et al. 2021, sec. 3.2.2.
+    Reference: transformers modeling_gemma.py, GemmaRotaryEmbedding.
     """
     exponents = np.arange(0, head_dim, 2, like=positions).astype(dtype) / head_dim
     # PyTorch's pow(float, float32 tensor) is right to the last bit, NumPy's float32 power is not: go through float64.
     powers = (theta ** exponents.astype(np.float64)).astype(dtype)
     # PyTorch multiplies by the inverse frequency; dividing by the frequency moves a cosine by 2e-4 at position 4000.
-    radians = positions.astype(dtype)[..., None] * (1.0 / powers)
-    return np.cos(radians), np.sin(radians)
+    return positions.astype(dtype)[..., None] * (1.0 / powers)
 
 
 def rotate(x, cos, sin, inner):

@@ -3,10 +3,11 @@
 Letters: B batch, T positions of this call, S all positions, D width, V vocabulary rows.
 """
 
-import math
+import numpy as np
 
 from npgemma import ops, rotary
 from npgemma.attention import attention
+from npgemma.base import blocks
 
 
 def embed(ids, w, cfg):
@@ -15,7 +16,6 @@ def embed(ids, w, cfg):
     Parameters
     ----------
     ids : (B, T)
-        In 0..V-1.
     w : Weights
         At ``text``: ``embedded.weight (V, D)``.
     cfg : TextConfig
@@ -29,7 +29,7 @@ def embed(ids, w, cfg):
     Reference: transformers modeling_gemma.py, GemmaTextScaledWordEmbedding.
     """
     # sqrt(2048) is 45.25 in bfloat16: the scale is stored as the weights are.
-    scale = w.precision.number(math.sqrt(cfg.width))
+    scale = w.precision.number(cfg.embed_scale)
     return w.keep("embedded", ops.embed(ids, w["embedded.weight"]) * scale)
 
 
@@ -60,10 +60,10 @@ def decode(x, w, cfg, positions, full_mask, sliding_mask, past):
     -----
     Reference: transformers modeling_gemma2.py, Gemma2Model.
     """
-    angle_cos, angle_sin = rotary.angles(positions, cfg.head_dim, cfg.rope_theta, w.precision.dtype)
+    radians = rotary.angles(positions, cfg.head_dim, cfg.rope_theta, w.precision.dtype)
     # Eager bfloat16 materialises the tables in bfloat16; recipes that rotate in float32 do not.
-    cos = w.show("cos", w.inner(angle_cos))
-    sin = w.show("sin", w.inner(angle_sin))
+    cos = w.show("cos", w.inner(np.cos(radians)))
+    sin = w.show("sin", w.inner(np.sin(radians)))
 
     present = []
     for index, window in enumerate(cfg.layer_windows):
@@ -109,20 +109,7 @@ def block(x, w, cfg, mask, cos, sin, past=None):
 
 
 def post_norm(name, x, w, cfg):
-    """Normalise a branch's result, where the configuration has such a norm.
-
-    Parameters
-    ----------
-    name : str
-    x : (B, T, D)
-    w : Weights
-        ``<name>.weight (D)``.
-    cfg : TextConfig
-
-    Returns
-    -------
-    y : (B, T, D)
-    """
+    """Normalise a branch's result, where the configuration has such a norm: x (B, T, D) -> (B, T, D)."""
     if not cfg.post_norms:
         return x
     return w.keep(name, ops.rms_norm(x, w[f"{name}.weight"], cfg.norm_eps))
@@ -147,7 +134,7 @@ def mlp(x, w):
     Reference: transformers modeling_gemma.py, GemmaMLP.
     """
     gate = w.keep("gate", ops.linear(x, w["gate.weight"]))
-    opened = w.keep("opened", ops.gelu(gate))
+    opened = w.keep("opened", blocks.in_cache(ops.gelu, gate, whole_rows=False))
     up = w.keep("up", ops.linear(x, w["up.weight"]))
     hidden = w.keep("hidden", opened * up)
     return w.keep("out", ops.linear(hidden, w["out.weight"]))

@@ -5,6 +5,7 @@ Letters: I pictures, R image side, P patches, C width.  No class token, no pooli
 
 from npgemma import ops
 from npgemma.attention import vision_attention
+from npgemma.base import blocks
 
 
 def encode(pixels, w, cfg):
@@ -81,5 +82,5 @@ def mlp(x, w):
     Reference: transformers modeling_siglip.py, SiglipMLP.
     """
     up = w.keep("up", ops.linear(x, w["up.weight"], w["up.bias"]))
-    hidden = w.keep("hidden", ops.gelu(up))
+    hidden = w.keep("hidden", blocks.in_cache(ops.gelu, up, whole_rows=False))
     return w.keep("out", ops.linear(hidden, w["out.weight"], w["out.bias"]))

@@ -61,6 +61,9 @@ class DeviceArray:
     def transpose(self, *axes):
         return DeviceArray(self._host.transpose(*axes))
 
+    def swapaxes(self, one, other):
+        return DeviceArray(self._host.swapaxes(one, other))
+
     def astype(self, dtype, copy=True):
         return DeviceArray(self._host.astype(dtype, copy=copy))
 

@@ -6,8 +6,8 @@ import struct
 
 import numpy as np
 
-from npgemma.base.weights import schema
-from npgemma.checkpoints import key_map
+from npgemma.base import elsewhere
+from npgemma.base.tensors import schema
 from npgemma.checkpoints.hf_config import parse_config
 
 VISION = {
@@ -46,7 +46,7 @@ def tensors(generation=1, layout="A5", dtype="F32", seed=0):
     """Random tensors of a whole model under the keys of a layout: {key: (dtype, array)}; BF16 as uint16 bits."""
     cfg = parse_config(config_json(generation))
     rng = np.random.default_rng(seed)
-    keys = key_map.keys(cfg, layout)
+    keys = elsewhere.keys(cfg, layout)
     made = {}
     for name, parameter in schema(cfg).items():
         shape = (12, 3, 4, 4) if name == "vision.patches.weight" else parameter.shape

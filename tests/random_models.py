@@ -3,7 +3,8 @@
 import numpy as np
 
 from npgemma.base.precision import PRECISIONS
-from npgemma.base.weights import Weights, schema
+from npgemma.base.tensors import schema
+from npgemma.base.weights import Weights
 from npgemma.config import Config, TextConfig, VisionConfig
 from npgemma.paligemma import Model
 

@@ -23,9 +23,10 @@ ONE_FORMULA = {"ops.linear(x, w['embedded.weight'])"}
 # Functions and methods that move numbers, count, or check; none computes a floating tensor.
 MOVES = {
     "reshape", "transpose", "astype", "concatenate", "split", "zeros_like", "ones_like", "arange", "append",
-    "patchify", "last_real", "within_table", "flat_pictures", "as_integers", "slot_positions",
+    "patchify", "last_real", "flat_pictures", "as_integers", "slot_positions", "split_heads", "group_heads",
+    "merge_heads", "cut", "join", "image_places", "hide", "angles", "swapaxes",
 }
-MODULES_OF_EQUATIONS = {"np", "ops", "rotary", "masks"}
+MODULES_OF_EQUATIONS = {"np", "ops", "rotary", "masks", "blocks"}
 COMPARISONS = (ast.BitAnd, ast.BitOr, ast.Invert, ast.Not)
 
 
@@ -170,7 +171,9 @@ def test_every_array_operation_of_a_layer_is_kept_or_part_of_what_is_kept(name):
 
 MUTATIONS = {
     "a residual that is not kept": ("text", 'w.keep("middle", x + attn_branch)', "x + attn_branch"),
-    "an equation that is not kept": ("text", 'w.keep("opened", ops.gelu(gate))', "ops.gelu(gate)"),
+    "an equation that is not kept": (
+        "text", 'w.keep("opened", blocks.in_cache(ops.gelu, gate, whole_rows=False))', "ops.gelu(gate)",
+    ),
     "an equation hidden in another": (
         "text", 'w.keep("hidden", opened * up)', 'w.keep("hidden", ops.gelu(ops.linear(x, w["gate.weight"])) * up)',
     ),
@@ -182,7 +185,8 @@ MUTATIONS = {
         "attention", 'return w.keep("out", ', 'doubled = mixed * 2.0\n    late(doubled, w)\n    return w.keep("out", ',
     ),
     "a NumPy function": (
-        "attention", "mixed = attend(q, k, v, None, w, cfg)", "mixed = np.tanh(attend(q, k, v, None, w, cfg))",
+        "attention", "mixed = attend(q, k, v, None, w, cfg.query_scale, softcap=None)",
+        "mixed = np.tanh(attend(q, k, v, None, w, cfg.query_scale, softcap=None))",
     ),
     "a method": ("paligemma", "return connect(patches,", "return connect(patches.cumsum(axis=1),"),
 }

@@ -17,7 +17,6 @@ from npgemma.base.precision import round_bf16
 RIGHT = {
     "rms_norm": ops.rms_norm,
     "layer_norm": ops.layer_norm,
-    "softmax": ops.softmax,
     "attend": attention.attend,
     "prefix_lm": masks.prefix_lm,
     "sliding_prefix_lm": masks.sliding_prefix_lm,
@@ -58,12 +57,12 @@ def exact_gelu(x):
     return x * 0.5 * (1.0 + erf(x / math.sqrt(2.0)))
 
 
-def attend_with_groups_before_heads(q, k, v, mask, w, cfg):
+def attend_with_groups_before_heads(q, k, v, mask, w, scale, softcap):
     """Reads query head n as g * K + k instead of k * G + g."""
     B, T, N, H = q.shape
     K = k.shape[2]
     swapped = q.reshape(B, T, N // K, K, H).swapaxes(2, 3).reshape(B, T, N, H)
-    return RIGHT["attend"](swapped, k, v, mask, w, cfg)
+    return RIGHT["attend"](swapped, k, v, mask, w, scale, softcap)
 
 
 def rotate_neighbours(x, cos, sin, inner):
@@ -92,10 +91,10 @@ def window_moved_by(change, token_types, attention_mask, num_queries, window):
     return RIGHT["sliding_prefix_lm"](token_types, attention_mask, num_queries, window + change)
 
 
-def softmax_of_capped_mask(x, mask=None):
+def hiding_before_the_cap(scores, mask):
     """Masks first and caps afterwards: a masked score becomes -cap, which is no mask at all."""
     cap = 1.5
-    return RIGHT["softmax"](x if mask is None else np.where(mask, x, -cap))
+    return np.where(mask[:, None, None], scores, -cap)
 
 
 def no_soft_cap(x, cap, inner):
@@ -168,7 +167,7 @@ REPLACED = {
     "window one too narrow": (
         masks, "sliding_prefix_lm", functools.partial(window_moved_by, -1), "tiny-2", "mask.sliding",
     ),
-    "soft-cap after the mask": (ops, "softmax", softmax_of_capped_mask, "tiny-2", "text.blocks.0.attn.probs"),
+    "soft-cap after the mask": (masks, "hide", hiding_before_the_cap, "tiny-2", "text.blocks.0.attn.probs"),
     "soft-cap left out": (ops, "soft_cap", no_soft_cap, "tiny-2", "text.blocks.0.attn.capped"),
     "final soft-cap left out": (ops, "soft_cap", no_soft_cap_on_logits, "tiny-2", "text.logits"),
     "patches column by column": (ops, "patchify", patches_column_by_column, "tiny-1", "vision.patches"),
@@ -237,7 +236,7 @@ def test_embedding_scale_that_is_not_rounded_shows_in_bfloat16():
 def test_erf_gelu_in_the_decoder_alone_is_named_too(monkeypatch):
     right = ops.gelu
     # The decoder's MLP of tiny-1 is 58 wide, the vision tower's 90.
-    monkeypatch.setattr(ops, "gelu", lambda x: exact_gelu(x) if x.shape[-1] == 58 else right(x))
+    monkeypatch.setattr(ops, "gelu", lambda x: exact_gelu(x) if x.shape[0] == 58 else right(x))
     assert first_difference("tiny-1") == "text.blocks.0.mlp.opened"
 
 

@@ -17,9 +17,9 @@ ROOT = {
     "ops": {"base"},
     "rotary": set(),
     "masks": set(),
-    "attention": {"base", "ops", "rotary"},
-    "vision": {"attention", "ops"},
-    "text": {"attention", "ops", "rotary"},
+    "attention": {"base", "ops", "rotary", "masks"},
+    "vision": {"base", "attention", "ops"},
+    "text": {"base", "attention", "ops", "rotary"},
     "paligemma": {"base", "config", "masks", "ops", "text", "vision"},
 }
 MODEL = set(ROOT)

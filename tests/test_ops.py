@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from fake_device import DeviceArray
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,6 +24,28 @@ def test_linear_multiplies_by_the_transposed_matrix_and_adds_the_bias():
     assert ops.linear(x, weight, np.array([10.0, 20.0, 30.0])).tolist() == [[11.0, 22.0, 33.0]]
 
 
+def test_an_id_beyond_the_table_reads_row_zero():
+    table = np.array([[1.0], [2.0]])
+    assert ops.embed(np.array([[1, 2, 7]]), table).tolist() == [[[2.0], [1.0], [1.0]]]
+
+
+def test_soft_tokens_take_their_places_in_order_and_change_nothing_else():
+    embedded = np.arange(8.0).reshape(2, 4, 1)
+    places = np.array([[False, True, True, False], [True, False, False, True]])
+    spliced = ops.splice(embedded, np.array([[[10.0], [11.0]], [[12.0], [13.0]]]), places)
+    assert spliced[..., 0].tolist() == [[0.0, 10.0, 11.0, 3.0], [12.0, 5.0, 6.0, 13.0]]
+    assert embedded[..., 0].tolist() == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+
+
+def test_heads_are_neighbours_and_query_heads_of_one_key_head_stand_together():
+    x = np.arange(12.0).reshape(1, 1, 12)
+    heads = ops.split_heads(x, 6)
+    assert heads[0, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    grouped = ops.group_heads(heads, 2)
+    assert grouped.shape == (1, 2, 3, 1, 2) and grouped[0, 1, 0, 0].tolist() == [6, 7]
+    assert np.array_equal(ops.merge_heads(grouped), x)
+
+
 def test_linear_keeps_leading_axes():
     assert ops.linear(np.zeros((2, 3, 4, 5)), np.zeros((7, 5))).shape == (2, 3, 4, 7)
 
@@ -33,23 +54,6 @@ def test_embedding_is_a_product_with_one_hot_vectors():
     table = np.random.default_rng(0).normal(size=(6, 3))
     ids = np.array([[4, 0, 4]])
     assert np.array_equal(ops.embed(ids, table), np.eye(6)[ids] @ table)
-
-
-@pytest.mark.parametrize(
-    ("spec", "shape_a", "shape_b"),
-    [
-        ("btkgh,bskh->bkgts", (2, 3, 4, 5, 6), (2, 7, 4, 6)),
-        ("bkgts,bskh->btkgh", (2, 4, 5, 3, 7), (2, 7, 4, 6)),
-        ("btkgh,bskh->bkgts", (2, 1, 4, 5, 6), (2, 7, 4, 6)),
-        ("bkgts,bskh->btkgh", (1, 4, 5, 9, 7), (1, 7, 4, 6)),
-        ("ab,bc->ac", (20, 3), (3, 4)),
-        ("abc,dc->dab", (2, 3, 4), (5, 4)),
-    ],
-)
-def test_einsum_by_blas_equals_numpy_einsum(spec, shape_a, shape_b):
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=shape_a), rng.normal(size=shape_b)
-    np.testing.assert_allclose(ops.einsum(spec, a, b), np.einsum(spec, a, b), rtol=1e-12, atol=1e-14)
 
 
 def test_layer_norm_gives_mean_zero_variance_one_and_ignores_shift_and_scale():
@@ -99,11 +103,6 @@ def test_gelu_keeps_its_negative_tail_and_ends_in_minus_zero_without_a_warning()
     assert far.tolist() == [0.0, 0.0] and np.all(np.signbit(far))
 
 
-def test_gelu_of_a_large_array_equals_gelu_of_each_row():
-    x = np.random.default_rng(0).normal(size=(70, 3000)).astype(np.float32)
-    assert np.array_equal(ops.gelu(x), np.stack([ops.gelu(row) for row in x]))
-
-
 @BOUNDED
 @given(vectors(-1e3, 1e3))
 def test_soft_cap_is_odd_and_bounded(x):
@@ -126,38 +125,6 @@ def test_softmax_is_positive_sums_to_one_and_ignores_a_shift(x):
     assert np.all(probs >= 0)
     np.testing.assert_allclose(probs.sum(-1), 1.0, atol=1e-15 * x.shape[-1])
     np.testing.assert_allclose(ops.softmax(x + 16.0), probs, rtol=1e-13)
-
-
-def test_softmax_gives_masked_keys_nothing_and_a_row_without_keys_the_same_each():
-    x = np.array([[1.0, 9.0, 1.0], [3.0, 1.0, 2.0]])
-    mask = np.array([[True, False, True], [False, False, False]])
-    assert ops.softmax(x, mask).tolist() == [[0.5, 0.0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
-
-
-def test_softmax_of_a_large_array_equals_softmax_of_each_row():
-    rng = np.random.default_rng(0)
-    x, mask = rng.normal(size=(2, 35, 3000)).astype(np.float32), rng.random((35, 3000)) < 0.5
-    rows = [[ops.softmax(row, keys) for row, keys in zip(rows, mask, strict=True)] for rows in x]
-    assert np.array_equal(ops.softmax(x, mask), rows)
-
-
-def test_softmax_writes_into_nothing_and_follows_a_mask_with_more_rows():
-    x, mask = np.zeros((1, 2)), np.array([[True, False], [True, True], [False, True]])
-    x.flags.writeable = mask.flags.writeable = False
-    assert ops.softmax(x).tolist() == [[0.5, 0.5]]
-    assert ops.softmax(x, mask).tolist() == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
-
-
-def test_blocks_in_cache_cover_every_row_once_and_leave_a_gpu_its_one_launch():
-    rows = np.zeros((100, ops.IN_CACHE // 7), np.float32)
-    blocks = ops.blocks_in_cache(rows)
-    assert [row for block in blocks for row in range(100)[block]] == list(range(100))
-    assert {len(range(100)[block]) for block in blocks} == {7, 2}
-    assert ops.blocks_in_cache(DeviceArray(rows)) == [slice(0, 100)]
-
-
-def test_softmax_counts_a_score_of_exactly_zero():
-    assert ops.softmax(np.array([0.0, 0.0]), np.array([True, True])).tolist() == [0.5, 0.5]
 
 
 def test_patches_are_row_by_row_and_flattened_channel_row_column():
@@ -191,7 +158,7 @@ def test_equations_compute_in_the_dtype_of_their_input(dtype):
         ops.rms_norm(x, one, 1e-6),
         ops.gelu(x),
         ops.soft_cap(x, 5.0, unrounded),
-        ops.softmax(x, x > -9),
+        ops.softmax(x),
     ]
     assert [result.dtype for result in results] == [dtype] * 6
 
@@ -202,15 +169,3 @@ def test_equations_leave_their_arguments_alone():
     one = np.ones(4)
     ops.layer_norm(x, one, one, 1e-6), ops.rms_norm(x, one, 1e-6), ops.gelu(x), ops.softmax(x)
     ops.soft_cap(x, 5.0, unrounded), ops.linear(x, np.eye(4), one)
-
-
-def test_gelu_does_not_mind_how_numbers_lie_in_memory():
-    x = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
-    wanted = ops.gelu(x)
-    for axes in ((0, 2, 1), (2, 1, 0), (1, 0, 2)):
-        lying = np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes))
-        assert np.array_equal(ops.gelu(lying), wanted)
-    apart = np.repeat(x, 2, axis=1)
-    assert np.array_equal(ops.gelu(apart[:, ::2]), wanted)
-    assert np.array_equal(ops.gelu(x[::-1, :, ::-1]), wanted[::-1, :, ::-1])
-    assert np.array_equal(ops.gelu(np.broadcast_to(x[:, :1], x.shape)), np.broadcast_to(wanted[:, :1], x.shape))

@@ -99,8 +99,8 @@ def check_pictures(pictures, cfg):
         raise InputError(f"pixels: came in [{low:g}, {high:g}]; want [-1, 1], nothing NaN")
 
 
-def check_prompt(ids, soft, token_types, attention_mask, positions, cfg):
-    """Refuse what prefill cannot read: shapes, ranges, gaps, too many positions, image tokens without pictures.
+def check_prompt(ids, token_types, attention_mask, positions, cfg):
+    """Refuse what prefill cannot read: shapes, ranges, rows without a real token, too many positions.
 
     Raises
     ------
@@ -116,26 +116,6 @@ def check_prompt(ids, soft, token_types, attention_mask, positions, cfg):
     check_positions(positions, ids.shape[1], cfg)
     if not bool(np.all(np.any(attention_mask != 0, axis=1))):
         raise InputError("attention_mask: a row is all padding; want at least one real token in each row")
-    check_image_tokens(image_places(ids, token_types, cfg), soft, cfg)
-
-
-def image_places(ids, token_types, cfg):
-    """Tell where a soft token goes: at image tokens of the prefix; a generated one is an ordinary id.
-
-    A call without any prefix is Hugging Face 5's plain causal pass, whose pictures stand in the causal part.
-
-    Parameters
-    ----------
-    ids : (B, T)
-    token_types : (B, T)
-    cfg : Config
-
-    Returns
-    -------
-    places : (B, T)
-    """
-    in_prefix = (token_types == 0) | bool(np.all(token_types == 1))
-    return (ids == cfg.image_token_id) & in_prefix
 
 
 def check_image_tokens(image_places, soft, cfg):
@@ -200,17 +180,3 @@ def check_positions(positions, length, cfg):
     low, high = int(np.min(positions)), int(np.max(positions))
     if low < 0 or high > limit:
         raise InputError(f"positions: came in [{low}, {high}]; want 0..{limit}, the trained context")
-
-
-def within_table(ids, cfg):
-    """Give ids that all have a row: an image token beyond the table reads row 0, and is replaced later anyway.
-
-    Returns
-    -------
-    ids : (B, T)
-
-    Notes
-    -----
-    Reference: transformers modeling_paligemma.py, llm_input_ids in PaliGemmaModel.
-    """
-    return np.where(ids >= cfg.text.vocab_size, 0, ids)

@@ -1,4 +1,4 @@
-"""The weights, as layers see them: a frozen prefix view over a flat dictionary, and the schema of that dictionary.
+"""The weights, as layers see them: a frozen prefix view over a flat dictionary.
 
 ``w["q.weight"]`` reads, ``w.at("attn")`` narrows, ``w.keep("scores", x)`` marks a tensor that PyTorch materialises too.
 """
@@ -13,7 +13,6 @@ import numpy as np
 from npgemma.base import half
 from npgemma.base.errors import InputError, InputTypeError, WeightError
 from npgemma.base.precision import PRECISIONS, Precision
-from npgemma.config import Config
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +22,8 @@ class Weights:
     Parameters
     ----------
     arrays : mapping of str to array
-        Full names to arrays, as :func:`schema` lists them.  Matrices may be stored 16-bit (:mod:`npgemma.base.half`).
+        Full names to arrays, as :func:`npgemma.base.tensors.schema` lists them.  Matrices may be stored 16-bit
+        (:mod:`npgemma.base.half`).
     precision : Precision
     observe : callable, optional
         ``observe(name, x)`` is shown each kept tensor in order of execution.  What it returns goes on instead of
@@ -138,90 +138,3 @@ def measured(arrays):
     numbers, nbytes = (sum(getattr(array, what) for array in arrays.values()) for what in ("size", "nbytes"))
     count = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
     return f"{count}, {numbers:,} numbers, {nbytes / 1e6:,.2f} MB, {' and '.join(sorted(kinds))}"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One weight: its shape in letters and in numbers, what it is, and whether it may stay 16-bit as stored."""
-
-    letters: str
-    shape: tuple[int, ...]
-    meaning: str
-    matrix: bool = False
-
-
-def schema(cfg: Config) -> dict[str, Parameter]:
-    """List each weight of a model, in order of use.
-
-    Returns
-    -------
-    parameters : dict of str to Parameter
-        Text logits have none of their own: they read ``text.embedded.weight``, the tied embedding table.
-    """
-    return vision_schema(cfg) | text_schema(cfg)
-
-
-def vision_schema(cfg: Config) -> dict[str, Parameter]:
-    """List the weights of the vision tower and of the connector."""
-    C, D, F, P = cfg.vision.width, cfg.text.width, cfg.vision.mlp_width, cfg.vision.num_patches
-    pixels = 3 * cfg.vision.patch_size**2
-    block = {
-        **affine("attn_norm", "C", C, "LayerNorm before attention"),
-        **dense("attn.q", "C C", (C, C), "queries"),
-        **dense("attn.k", "C C", (C, C), "keys"),
-        **dense("attn.v", "C C", (C, C), "values"),
-        **dense("attn.out", "C C", (C, C), "heads mixed back"),
-        **affine("mlp_norm", "C", C, "LayerNorm before the MLP"),
-        **dense("mlp.up", "F C", (F, C), "into the MLP"),
-        **dense("mlp.out", "C F", (C, F), "out of the MLP"),
-    }
-    return {
-        **dense("vision.patches", "C 3RR/P", (C, pixels), "patch embedding: channel, row, column of a patch"),
-        "vision.positions.weight": Parameter("P C", (P, C), "learned position of each patch, row by row"),
-        **{f"vision.blocks.{n}.{name}": item for n in range(cfg.vision.depth) for name, item in block.items()},
-        **affine("vision.norm", "C", C, "final LayerNorm"),
-        **dense("connector.out", "D C", (D, C), "from vision width to text width"),
-    }
-
-
-def text_schema(cfg: Config) -> dict[str, Parameter]:
-    """List the weights of the decoder."""
-    text = cfg.text
-    D, F, V = text.width, text.mlp_width, text.vocab_size
-    NH, KH = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
-    block = {
-        "attn_norm.weight": Parameter("D", (D,), "RMSNorm before attention, an offset from one"),
-        "attn.q.weight": Parameter("NH D", (NH, D), "queries", matrix=True),
-        "attn.k.weight": Parameter("KH D", (KH, D), "keys", matrix=True),
-        "attn.v.weight": Parameter("KH D", (KH, D), "values", matrix=True),
-        "attn.out.weight": Parameter("D NH", (D, NH), "heads mixed back", matrix=True),
-        "attn_post_norm.weight": Parameter("D", (D,), "RMSNorm after attention (Gemma 2)"),
-        "mlp_norm.weight": Parameter("D", (D,), "RMSNorm before the MLP"),
-        "mlp.gate.weight": Parameter("F D", (F, D), "into the MLP, opened by GELU", matrix=True),
-        "mlp.up.weight": Parameter("F D", (F, D), "into the MLP, gated", matrix=True),
-        "mlp.out.weight": Parameter("D F", (D, F), "out of the MLP", matrix=True),
-        "mlp_post_norm.weight": Parameter("D", (D,), "RMSNorm after the MLP (Gemma 2)"),
-    }
-    if not text.post_norms:
-        block = {name: item for name, item in block.items() if "post_norm" not in name}
-    return {
-        "text.embedded.weight": Parameter("V D", (V, D), "a row a token; also the output head", matrix=True),
-        **{f"text.blocks.{n}.{name}": item for n in range(text.depth) for name, item in block.items()},
-        "text.norm.weight": Parameter("D", (D,), "final RMSNorm"),
-    }
-
-
-def dense(name: str, letters: str, shape: tuple[int, int], meaning: str) -> dict[str, Parameter]:
-    """A matrix with a bias."""
-    return {
-        f"{name}.weight": Parameter(letters, shape, meaning, matrix=True),
-        f"{name}.bias": Parameter(letters.split()[0], shape[:1], f"bias of {name.split('.')[-1]}"),
-    }
-
-
-def affine(name: str, letter: str, size: int, meaning: str) -> dict[str, Parameter]:
-    """The gain and the bias of a LayerNorm."""
-    return {
-        f"{name}.weight": Parameter(letter, (size,), f"{meaning}, gain"),
-        f"{name}.bias": Parameter(letter, (size,), f"{meaning}, bias"),
-    }

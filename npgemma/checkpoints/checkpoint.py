@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from npgemma.base import half
+from npgemma.base import elsewhere, half
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.base.precision import PRECISIONS, Precision, round_bf16
-from npgemma.base.weights import Parameter, schema
-from npgemma.checkpoints import key_map
+from npgemma.base.tensors import Parameter, schema
 from npgemma.checkpoints.memory import check_memory, stays_stored
 from npgemma.checkpoints.shards import open_weights, some
 from npgemma.config import Config
@@ -41,7 +40,7 @@ FOREIGN = {
     "quantised to 8 bits: get the unquantised release": r"\.weight_scale(_inv)?$",
 }
 # The output head, which PaliGemma ties to the embedding table.
-HEADS = {layout.head for layout in key_map.LAYOUTS.values()}
+HEADS = {layout.head for layout in elsewhere.LAYOUTS.values()}
 CHUNK = 1 << 20  # numbers widened at a time by one thread: a few MB stay in its cache
 SMALL_FILE = 256 * 2**20  # bytes
 
@@ -76,7 +75,7 @@ def load_weights(
     Returns
     -------
     arrays : MappedArrays
-        A dict by npgemma's names, as :func:`npgemma.base.weights.schema`.  All read-only.
+        A dict by npgemma's names, as :func:`npgemma.base.tensors.schema`.  All read-only.
 
     Raises
     ------
@@ -144,7 +143,7 @@ def pair(holders: dict[str, MappedFile], cfg: Config) -> tuple[dict[str, Source]
     faults : list of str
     """
     faults = foreign(holders)
-    ours, parameters = key_map.ours_by_key(cfg), schema(cfg)
+    ours, parameters = elsewhere.ours_by_key(cfg), schema(cfg)
     found: dict[str, Source] = {}
     unknown = set()
     for key, file in holders.items():
@@ -155,7 +154,7 @@ def pair(holders: dict[str, MappedFile], cfg: Config) -> tuple[dict[str, Source]
             found[name] = Source(file, file.tensors[key])
         elif key not in HEADS and not is_known_extra(key):
             unknown.add(key)
-    keys = key_map.keys(cfg, key_map.layout_of(holders, cfg) or "A")
+    keys = elsewhere.keys(cfg, elsewhere.layout_of(holders, cfg) or "A")
     missing = {keys[name] for name in parameters.keys() - found.keys()}
     if missing or unknown:
         faults.append(f"tensors {faults_of_names(missing, unknown)}; does config.json belong to them?")

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from npgemma.base.errors import CheckpointError, SlowWarning
-from npgemma.base.weights import Parameter
+from npgemma.base.tensors import Parameter
 from npgemma.files.safetensors_file import FLOATS, Source, StoredTensor
 
 # Of control groups, by the controllers that /proc/self/cgroup names: version 2, then version 1.  The folder, the limit,

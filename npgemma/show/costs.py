@@ -1,6 +1,6 @@
 """What a model costs before any weight is at hand: parameters, bytes, operations, peak memory, shapes.
 
-Counts come from :func:`npgemma.base.weights.schema`, shapes of a run from :func:`npgemma.tracing.names.tensors`, so
+Counts come from :func:`npgemma.base.tensors.schema`, shapes of a run from :func:`npgemma.base.tensors.tensors`, so
 that a plan cannot differ from what is loaded and run.  One picture, one prompt.  Letters: P image tokens, T positions
 of the prefill (picture, ``<bos>``, prompt, newline).
 """
@@ -16,10 +16,11 @@ import numpy as np
 from npgemma.attention import SCORES_AT_ONCE
 from npgemma.base.cache import HEADROOM
 from npgemma.base.errors import InputError
-from npgemma.base.weights import schema
+from npgemma.base.expressions import full_name, multiplied
+from npgemma.base.tensors import Call, Tensor, schema, tensors
 from npgemma.checkpoints import hf_config, hub_cache
 from npgemma.config import VARIANTS, Config
-from npgemma.tracing.names import Tensor, matches, tensors
+from npgemma.tracing.selection import matches
 
 # Hugging Face pads the 257,152 rows of the embedding table to 257,216.
 HF_EXTRA_ROWS = 64
@@ -123,7 +124,8 @@ def plan(cfg: Config, name: str = "model", prompt_tokens: int = PROMPT_TOKENS) -
     total = sum(parts.values())
     padded = HF_EXTRA_ROWS if cfg.text.vocab_size == 257152 else 0
     cached = cfg.text.depth * 2 * cfg.text.num_kv_heads * cfg.text.head_dim
-    shapes = tensors(cfg, pictures=1, length=positions, last_only=True)
+    call = Call(length=positions, last_only=True)
+    shapes, prefill = tensors(cfg, length=positions, last_only=True), operations(cfg, call)
     return Plan(
         name=name,
         image_tokens=cfg.vision.num_patches,
@@ -134,10 +136,10 @@ def plan(cfg: Config, name: str = "model", prompt_tokens: int = PROMPT_TOKENS) -
         weight_bytes={dtype: size * total for dtype, size in BYTES.items()},
         cache_bytes_per_token={dtype: size * cached for dtype, size in BYTES.items()},
         flops={
-            "vision": vision_flops(cfg),
-            "connector": 2 * cfg.vision.num_patches * matrix_numbers(cfg, "connector."),
-            "prefill": text_flops(cfg, positions, 0),
-            "step": text_flops(cfg, 1, positions),
+            "vision": prefill["vision"],
+            "connector": prefill["connector"],
+            "prefill": prefill["text"],
+            "step": operations(cfg, Call(pictures=0, past=positions))["text"],
         },
         peak_bytes={dtype: size * total + peak_bytes(cfg, positions) for dtype, size in BYTES.items()},
         weights=tuple(rows((key, item.letters, item.shape) for key, item in schema(cfg).items())),
@@ -145,28 +147,20 @@ def plan(cfg: Config, name: str = "model", prompt_tokens: int = PROMPT_TOKENS) -
     )
 
 
-def vision_flops(cfg: Config) -> int:
-    """Operations of the tower for one picture: each matrix once a patch, and attention."""
-    P = cfg.vision.num_patches
-    # Scores and mixing: each of P queries times P keys, C numbers, in every block.
-    return 2 * P * matrix_numbers(cfg, "vision.") + cfg.vision.depth * 4 * P * P * cfg.vision.width
-
-
-def text_flops(cfg: Config, positions: int, past: int) -> int:
-    """Operations of the decoder for ``positions`` behind ``past`` others, with the logits of the last one.
+def operations(cfg: Config, call: Call) -> dict[str, int]:
+    """Operations of the matrix products of a call, 2 m n k each, by part of the model.
 
     Masked scores are computed too, so sliding blocks cost as much as the others.
     """
-    text = cfg.text
-    table = text.vocab_size * text.width
-    blocks = matrix_numbers(cfg, "text.") - table
-    attention = text.depth * 4 * positions * (past + positions) * text.num_heads * text.head_dim
-    return 2 * positions * blocks + attention + 2 * table
-
-
-def matrix_numbers(cfg: Config, prefix: str) -> int:
-    """Numbers in the matrices below a name: those that vectors are multiplied with."""
-    return sum(math.prod(one.shape) for name, one in schema(cfg).items() if one.matrix and name.startswith(prefix))
+    shapes = tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
+    known = {name: one.shape for name, one in schema(cfg).items()} | {name: one.shape for name, one in shapes.items()}
+    parts: dict[str, int] = {}
+    for name, tensor in shapes.items():
+        summed = multiplied(name, tensor.row.expression, cfg, call)
+        lengths = [known[str(full_name(short, name, known))][-1] for short in summed]
+        part = name.split(".")[0]
+        parts[part] = parts.get(part, 0) + sum(2 * math.prod(tensor.shape) * length for length in lengths)
+    return parts
 
 
 def peak_bytes(cfg: Config, positions: int) -> int:
@@ -182,11 +176,16 @@ def peak_bytes(cfg: Config, positions: int) -> int:
 
 
 def moment(shapes: dict[str, Tensor], alive: Sequence[str]) -> int:
-    """Bytes of the tensors that fit the patterns; scores exist in blocks, of which softmax needs two more."""
+    """Bytes of the tensors that fit the patterns.
+
+    Scores exist in blocks, and beside those that have names as the bare product and as masked; what is gathered from
+    the values lies in another order first.
+    """
     sizes = {name: tensor.nbytes(np.float32) for name, tensor in shapes.items() if matches(name, alive)}
     scores = [min(size, 4 * SCORES_AT_ONCE) for name, size in sizes.items() if name.endswith(SCORES)]
     others = [size for name, size in sizes.items() if not name.endswith(SCORES)]
-    return sum(others) + sum(scores) + 2 * max(scores, default=0)
+    gathered = [size for name, size in sizes.items() if name.endswith(".mixed")]
+    return sum(others) + sum(scores) + 2 * max(scores, default=0) + sum(gathered)
 
 
 def rows(named: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[Row]:

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from npgemma.base import elsewhere
 from npgemma.base.errors import NpgemmaError
-from npgemma.base.weights import schema
-from npgemma.checkpoints import checkpoint, hf_config, hub_cache, key_map, memory, shards
+from npgemma.base.tensors import schema
+from npgemma.checkpoints import checkpoint, hf_config, hub_cache, memory, shards
 from npgemma.checkpoints.checkpoint import nonfinite, set_of_files
 from npgemma.config import VARIANTS, Config
 from npgemma.files import image
@@ -125,8 +126,8 @@ def examine_weights(
     holders: dict[str, MappedFile], cfg: Config, progress: Callable[[int, int], None] | None
 ) -> Iterator[Finding]:
     """Names, shapes, head, numbers, memory."""
-    layout = key_map.layout_of(holders, cfg)
-    seen_in = key_map.LAYOUTS[layout].seen_in if layout else "keys of several layouts mixed"
+    layout = elsewhere.layout_of(holders, cfg)
+    seen_in = elsewhere.LAYOUTS[layout].seen_in if layout else "keys of several layouts mixed"
     yield Finding("fact" if layout else "note", "layout", f"{layout}: {seen_in}" if layout else seen_in)
     sources, faults = checkpoint.pair(holders, cfg)
     for fault in faults:

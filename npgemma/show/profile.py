@@ -8,6 +8,9 @@ import re
 import time
 from dataclasses import dataclass
 
+from npgemma.base.elsewhere import rows_of
+from npgemma.base.expressions import full_name, multiplied
+from npgemma.base.tensors import Call
 from npgemma.config import Config
 
 HEADING = f"{'call':<9}{'tensor':<34}{'times':>6}{'seconds':>10}{'share':>8}{'GFLOP/s':>10}{'GB/s':>8}"
@@ -38,6 +41,7 @@ class Profile:
         self.cfg = cfg
         self.lines: dict[tuple[str, str], Line] = {}
         self.calls = 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.last = time.perf_counter()
 
     def __call__(self, name, x) -> None:
@@ -55,17 +59,15 @@ class Profile:
         self.last = time.perf_counter()
 
     def cost(self, name, x):
-        """Give multiply-adds, counted as two, and the bytes of the matrix read; elementwise work counts as none."""
-        matrix = self.arrays.get("text.embedded.weight" if name == "text.logits" else f"{name}.weight")
-        if matrix is not None and matrix.ndim == 2 and name != "text.embedded":
-            return 2 * x.size // matrix.shape[0] * matrix.size, matrix.nbytes
-        tower = self.cfg.vision if name.startswith("vision") else self.cfg.text
-        if name.endswith("attn.scores"):
-            self.keys = x.shape[-1]
-            return 2 * x.size * tower.head_dim, 0
-        if name.endswith("attn.mixed"):
-            return 2 * x.size * self.keys, 0
-        return 0, 0
+        """Give multiply-adds, counted as two, and the bytes of the matrices read; elementwise work counts as none."""
+        self.shapes[name] = x.shape
+        flops, nbytes, known = 0, 0, {**self.shapes, **self.arrays}
+        for short in multiplied(name, rows_of(self.cfg)[name].expression, self.cfg, Call()):
+            full = full_name(short, name, known)
+            is_weight = full in self.arrays
+            flops += 2 * x.size * (self.arrays[full].shape if is_weight else self.shapes[full])[-1]
+            nbytes += self.arrays[full].nbytes if is_weight else 0
+        return flops, nbytes
 
     def table(self) -> str:
         """Draw a line for each tensor that took a thousandth of the time or more, in order of execution."""

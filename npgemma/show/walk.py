@@ -13,13 +13,15 @@ import numpy as np
 
 from npgemma.base.describe import describe, to_host
 from npgemma.base.errors import InputError
+from npgemma.base.expressions import explained
+from npgemma.base.tensors import Tensor
 from npgemma.paligemma import Model
 from npgemma.show.lens import lens_line
 from npgemma.show.mask_art import draw_attention_row, draw_mask
 from npgemma.show.token_table import pieces_of, token_table
 from npgemma.tracing.breaking import layer_frame, stop_in
-from npgemma.tracing.names import Tensor, as_patterns, check_patterns, matches
 from npgemma.tracing.plan import Question
+from npgemma.tracing.selection import as_patterns, check_patterns, matches
 from npgemma.tracing.trace import Stopped
 
 HELP = """  Enter       go on to the next tensor
@@ -82,7 +84,7 @@ class Walk:
         file = Path(frame.f_code.co_filename)
         statement, inputs = statement_at(frame)
         lines = [
-            f"\n{name} = {tensor.formula}",
+            f"\n{name} = {explained(name, tensor, self.model.config)}",
             f"  {file.parent.name}/{file.name}:{frame.f_lineno} in {frame.f_code.co_name}:  {statement}",
         ]
         lines += [f"  in   {describe(value, short, most=LOOKED_AT)}" for short, value in inputs.items()]

@@ -13,7 +13,7 @@ import numpy as np
 
 from npgemma.base.describe import describe, to_host
 from npgemma.base.weights import Weights
-from npgemma.tracing.names import as_patterns, matches
+from npgemma.tracing.selection import as_patterns, matches
 
 KEEPING = (Weights.keep.__code__, Weights.show.__code__)
 

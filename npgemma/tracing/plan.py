@@ -14,11 +14,12 @@ import numpy as np
 from npgemma.base import inputs
 from npgemma.base.describe import size_of
 from npgemma.base.errors import InputError, InputTypeError
+from npgemma.base.tensors import Tensor, tensors
 from npgemma.config import Config
 from npgemma.generation.requests import Request, prepare
 from npgemma.generation.settings import Settings, check_whole, for_model
 from npgemma.paligemma import Model
-from npgemma.tracing.names import Tensor, as_patterns, check_patterns, matches, tensors
+from npgemma.tracing.selection import as_patterns, check_patterns, matches
 
 # A trace larger than this, in bytes, must be asked for twice.
 LIMIT = 4 * 2**30

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from npgemma.base.describe import axes
 from npgemma.base.errors import InputError
+from npgemma.base.tensors import Tensor
 from npgemma.tracing import trace_file
-from npgemma.tracing.names import Tensor, axes_of, check_patterns
+from npgemma.tracing.selection import check_patterns
 
 
 def replace_with(arrays: Mapping[str, np.ndarray]):
@@ -84,5 +86,5 @@ def check_replacements(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, T
         if tuple(array.shape) != wanted.shape or array.dtype != wanted.dtype(floating):
             raise InputError(
                 f"{name}: the replacement is {tuple(array.shape)} {array.dtype};"
-                f" want {axes_of(wanted)} {wanted.dtype(floating)}"
+                f" want {axes(wanted.shape, wanted.letters)} {wanted.dtype(floating)}"
             )

@@ -21,9 +21,9 @@ from npgemma.generation.requests import Request
 from npgemma.generation.settings import check_callable
 from npgemma.paligemma import Model, forward
 from npgemma.tracing import trace_file
-from npgemma.tracing.names import nearest
 from npgemma.tracing.plan import Plan, ask, check_size, given, plan
 from npgemma.tracing.precisions import in_precision
+from npgemma.tracing.selection import nearest
 
 
 @dataclass(frozen=True, repr=False)

@@ -22,7 +22,8 @@ from npgemma.base.errors import CheckpointError, OutputError
 from npgemma.files.safetensors_file import MappedFile, open_safetensors
 
 FORMAT = "npgemma.trace"
-VERSION = [1, 0]  # names and axes change with the first number only
+# Names and axes change with the first number only.  2 brought `token_types` and `attention_mask`; all of 1 is in it.
+VERSION, READABLE = [2, 0], (1, 2)
 
 # What of a manifest is text; the rest is JSON.
 TEXTS = ("format", "npgemma", "numpy", "model", "precision", "convention", "prompt", "image", "run", "first_nonfinite")
@@ -151,8 +152,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is no npgemma trace: its metadata name the format {metadata.get('format')!r}")
     version = json.loads(metadata["version"])
-    if version[0] != VERSION[0]:
-        raise CheckpointError(f"{path}: is a trace of format {version}; this npgemma reads {VERSION[0]}.x")
+    if version[0] not in READABLE:
+        raise CheckpointError(f"{path}: is a trace of format {version}; this npgemma reads 1.x and 2.x")
     return {name: value if name in TEXTS else json.loads(value) for name, value in metadata.items()}
 
 

@@ -13,9 +13,9 @@ from npgemma.cli import DONE, INTERRUPTED
 from npgemma.tracing import trace_file
 from npgemma.tracing.breaking import break_on
 from npgemma.tracing.lockstep import Partner, distance
-from npgemma.tracing.names import as_patterns, check_patterns
 from npgemma.tracing.plan import Plan, ask, plan
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
+from npgemma.tracing.selection import as_patterns, check_patterns
 from npgemma.tracing.trace import Watch, carry_out, file_size, run_to_file
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 

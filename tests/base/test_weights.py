@@ -4,7 +4,8 @@ from random_models import GENERATIONS, PALIGEMMA_2, random_arrays
 
 from npgemma.base.errors import InputError, WeightError
 from npgemma.base.precision import PRECISIONS
-from npgemma.base.weights import Weights, schema
+from npgemma.base.tensors import schema
+from npgemma.base.weights import Weights
 from npgemma.config import VARIANTS
 
 

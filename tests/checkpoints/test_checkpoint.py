@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from made_checkpoints import config_json, tensors, write_folder
 
 import npgemma
+from npgemma.base import elsewhere
 from npgemma.base.errors import CheckpointError, InputError, NpgemmaError
 from npgemma.base.precision import PRECISIONS
-from npgemma.base.weights import schema
-from npgemma.checkpoints import checkpoint, key_map
+from npgemma.base.tensors import schema
+from npgemma.checkpoints import checkpoint
 from npgemma.checkpoints.checkpoint import load_weights
 from npgemma.checkpoints.hf_config import read_config
 
@@ -47,14 +48,14 @@ def f32(*shape):
 # --- what comes out --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", key_map.LAYOUTS)
+@pytest.mark.parametrize("layout", elsewhere.LAYOUTS)
 @pytest.mark.parametrize("generation", [1, 2])
 def test_every_layout_gives_the_same_arrays(tmp_path, layout, generation):
     named = tensors(generation, layout)
     arrays = load(write_folder(tmp_path, generation, layout))
     cfg = read_config(tmp_path)
     assert list(arrays) == list(schema(cfg))
-    for name, key in key_map.keys(cfg, layout).items():
+    for name, key in elsewhere.keys(cfg, layout).items():
         assert arrays[name].shape == schema(cfg)[name].shape
         assert np.array_equal(arrays[name].ravel(), named[key][1].ravel())
 
@@ -237,8 +238,8 @@ def test_row_28_folder_of_an_adapter(tmp_path):
 @pytest.mark.parametrize("layout", ["A", "C"])
 def test_head_equal_to_the_table_is_accepted(tmp_path, layout):
     named = tensors(layout=layout)
-    head = key_map.LAYOUTS[layout].head
-    named[head] = named[key_map.keys(read_config(write_folder(tmp_path)), layout)["text.embedded.weight"]]
+    head = elsewhere.LAYOUTS[layout].head
+    named[head] = named[elsewhere.keys(read_config(write_folder(tmp_path)), layout)["text.embedded.weight"]]
     assert len(load(write_folder(tmp_path, named=named))) == len(named) - 1
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_checkpoints import DELIBERATE_NULL, config_json
 
 from npgemma.base.errors import ConfigError
-from npgemma.base.weights import schema
+from npgemma.base.tensors import schema
 from npgemma.checkpoints.hf_config import parse_config, read_config
 from npgemma.config import VARIANTS
 

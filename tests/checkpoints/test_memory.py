@@ -7,7 +7,7 @@ from made_checkpoints import tensors, write_folder
 
 from npgemma.base.errors import CheckpointError, SlowWarning
 from npgemma.base.precision import PRECISIONS
-from npgemma.base.weights import schema
+from npgemma.base.tensors import schema
 from npgemma.checkpoints import memory
 from npgemma.checkpoints.checkpoint import load_weights
 from npgemma.checkpoints.hf_config import read_config

@@ -34,7 +34,7 @@ def session(commands, pattern):
 
 
 def test_pdb_stops_in_attention_and_reads_scores():
-    commands = ["p scores.shape, q.shape, k.shape", "p bool((scores == product * cfg.query_scale).all())", "up",
+    commands = ["p scores.shape, q.shape, k.shape", "p bool((scores == product * scale).all())", "up",
                 "p q_rot.shape", "c"]
     code, out, err = session(commands, "text.blocks.1.attn.scores")
     assert code == 0

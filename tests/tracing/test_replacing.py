@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 import npgemma
 from npgemma.base.errors import InputError
-from npgemma.tracing.names import tensors
+from npgemma.base.tensors import tensors
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
 
 CFG = GENERATIONS["paligemma-2"]

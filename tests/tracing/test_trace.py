@@ -36,7 +36,7 @@ def test_a_trace_of_the_golden_configurations_equals_the_goldens_name_by_name(na
     exact = precision in ("float64", "float32")
     judge = golden.Judge(case, inject=not exact)
     kept = trace_forward(golden.model(name, precision), **case.inputs, observe=None if exact else judge.observe)
-    assert set(kept) == set(case.expected) | {"pixels", "ids", "positions"}
+    assert set(kept) == set(case.expected) | {"pixels", "ids", "token_types", "attention_mask", "positions"}
     if exact:
         wrong = [judge.compare(each, kept[each], expected) for each, expected in case.expected.items()]
         assert not [message for message in wrong if message]
@@ -134,7 +134,7 @@ def test_a_trace_above_the_limit_must_be_asked_for_twice(model, pixels, monkeypa
     monkeypatch.setattr(planning, "LIMIT", 1000)
     with pytest.raises(InputError, match=r"would take [\d.]+ kB, more than 1 kB; choose tensors .*force"):
         npgemma.trace(model, ids=IDS, pixels=pixels)
-    assert len(npgemma.trace(model, ids=IDS, pixels=pixels, force=True)) == 106
+    assert len(npgemma.trace(model, ids=IDS, pixels=pixels, force=True)) == 108
 
 
 def test_a_pattern_that_fits_nothing_is_refused_before_anything_runs(model, pixels):

@@ -177,13 +177,25 @@ def test_writing_needs_no_second_copy_of_what_is_written(model, tmp_path):
     assert streamed < plain + 0.2 * job.nbytes
 
 
+def test_a_trace_of_the_first_format_is_read(tmp_path, model):
+    """It knows neither `token_types` nor `attention_mask`, and all else is as it is now."""
+    from safetensors.numpy import save_file
+
+    now = trace_forward(model, [[2, 5, 6]], out=tmp_path / "now.safetensors")
+    first = {name: array for name, array in now.items() if name not in ("token_types", "attention_mask")}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in now.manifest.items()}
+    save_file({name: np.array(array) for name, array in first.items()}, tmp_path / "1", texts | {"version": "[1, 0]"})
+    then = read(tmp_path / "1")
+    assert set(then) == set(first) and all(np.array_equal(then[name], array) for name, array in first.items())
+
+
 def test_a_file_that_is_no_trace_is_refused(tmp_path, model):
     from safetensors.numpy import save_file
 
     save_file({"x": np.zeros(3, dtype=np.float32)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="is no npgemma trace"):
         read(tmp_path / "x.safetensors")
-    later = {"format": "npgemma.trace", "version": "[2, 0]"}
+    later = {"format": "npgemma.trace", "version": "[3, 0]"}
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "y.safetensors", later)
-    with pytest.raises(CheckpointError, match=r"is a trace of format \[2, 0\]; this npgemma reads 1.x"):
+    with pytest.raises(CheckpointError, match=r"is a trace of format \[3, 0\]; this npgemma reads 1.x and 2.x"):
         read(tmp_path / "y.safetensors")

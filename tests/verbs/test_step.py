@@ -75,13 +75,13 @@ def test_a_walk_from_the_picture_to_the_logits(start):
     assert "pixels = the pictures, uint8 / 127.5 - 1" in shown
 
     shown = terminal.type("", "(vision.patches) ")
-    assert "vision.patches = the pixels of a patch @ patches.weight^T + patches.bias" in shown
+    assert "vision.patches = patchify(pixels, patch_size) @ patches.weight^T + patches.bias" in shown
     assert 'in encode:  patches = w.keep("patches", ops.linear(flat, w["patches.weight"], w["patches.bias"]))' in shown
     assert "  in   patches.weight  (144 75)  float32" in shown
     assert "  out  vision.patches  (I1 P4 C144)" in shown
 
     shown = terminal.type("n text.blocks.0.attn.probs", "(text.blocks.0.attn.probs) ")
-    assert "npgemma/attention.py:" in shown and "  in   capped" in shown and "entropy" in shown
+    assert "npgemma/attention.py:" in shown and "  in   masked" in shown and "entropy" in shown
     shown = terminal.type("m", "(text.blocks.0.attn.probs) ")
     assert "where row 7 looks, mean of 6 heads" in shown and "keys 0-3, image patches:" in shown
     assert "where row 2 looks, head 1" in terminal.type("m 2 1", "(text.blocks.0.attn.probs) ")

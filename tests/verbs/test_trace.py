@@ -57,7 +57,7 @@ def test_a_file_with_all_of_it(words, capsys, tmp_path):
     kept = read(tmp_path / "a.safetensors")
     assert (code, out) == (0, "")
     assert f"({(tmp_path / 'a.safetensors').stat().st_size:,} bytes) in the file" in err
-    assert len(kept) == 106
+    assert len(kept) == 108
     assert kept.manifest["image"] == str(tmp_path / "cat.png")
 
 

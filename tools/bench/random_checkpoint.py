@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from npgemma.base.elsewhere import keys
 from npgemma.base.precision import round_bf16
-from npgemma.base.weights import schema
-from npgemma.checkpoints.key_map import keys
+from npgemma.base.tensors import schema
 from npgemma.config import VARIANTS
 
 SHARD_BYTES = 4 << 30

@@ -9,8 +9,11 @@ from random_models import GENERATIONS, random_model, random_prompt
 
 from npgemma import forward
 from npgemma.base.errors import InputError
+from npgemma.base.expressions import explained
+from npgemma.base.tensors import tensors
 from npgemma.config import VARIANTS
-from npgemma.tracing.names import as_patterns, check_patterns, made_at, matches, nearest, tensors
+from npgemma.tracing.selection import as_patterns, check_patterns, matches, nearest
+from npgemma.tracing.sources import made_at
 
 
 def shown(model, **prompt):
@@ -60,7 +63,7 @@ def test_a_trace_of_the_3b_at_224_pixels_takes_two_and_a_half_gigabytes_without_
 @pytest.mark.parametrize("variant", ["paligemma-3b-224", "paligemma2-3b-224"])
 def test_the_source_line_of_each_tensor_keeps_that_name(variant):
     for name, tensor in tensors(VARIANTS[variant]).items():
-        file, line = made_at(tensor.maker, name)
+        file, line = made_at(tensor.row.kept_in, name)
         code = file.read_text(encoding="utf-8").splitlines()[line - 1]
         short = name if name.startswith("mask.") else name.split(".")[-1]
         assert f'"{short}"' in code, f"{name}: {file.name}:{line}"
@@ -77,11 +80,11 @@ def test_the_source_line_lies_in_the_function_that_is_named():
 
 
 def test_formulas_name_only_tensors_that_the_model_has():
-    table = tensors(VARIANTS["paligemma-3b-224"])
-    assert table["text.blocks.0.middle"].formula == "x + attn.out"
-    assert not any("capped" in tensor.formula or "post_norm" in tensor.formula for tensor in table.values())
-    assert tensors(VARIANTS["paligemma2-3b-224"])["text.blocks.0.middle"].formula == "x + attn_post_norm"
-    assert not any("{" in tensor.formula for tensor in table.values())
+    one, two = VARIANTS["paligemma-3b-224"], VARIANTS["paligemma2-3b-224"]
+    formulas = {name: explained(name, tensor, one) for name, tensor in tensors(one).items()}
+    assert formulas["text.blocks.0.middle"] == "x + attn.out"
+    assert not any("capped" in formula or "post_norm" in formula for formula in formulas.values())
+    assert explained("text.blocks.0.middle", tensors(two)["text.blocks.0.middle"], two) == "x + attn_post_norm"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_patterns_come_one_by_one_or_between_commas():
 
 def test_a_pattern_that_fits_nothing_names_the_nearest():
     table = tensors(GENERATIONS["paligemma-2"])
-    with pytest.raises(InputError, match=r"'text.block.0.attn.prob' fits none of 106 tensors; nearest: .*attn.probs"):
+    with pytest.raises(InputError, match=r"'text.block.0.attn.prob' fits none of 108 tensors; nearest: .*attn.probs"):
         check_patterns(["text.block.0.attn.prob"], table)
     assert nearest("text.blocks.99.attn.k_rot", table)[0] == "text.blocks.*.attn.k_rot"
 
