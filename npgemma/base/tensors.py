@@ -14,8 +14,8 @@ import numpy as np
 from npgemma.base.table import ROWS, WEIGHTS, Row, Weight
 from npgemma.config import Config
 
-
 Entry = TypeVar("Entry", Row, Weight)
+
 
 @dataclass(frozen=True)
 class Parameter:
