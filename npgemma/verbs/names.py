@@ -1,10 +1,10 @@
 """``npgemma names``: every tensor's axes, formula, source line, and what it is called elsewhere."""
 
 import argparse
-import json
 import re
 from pathlib import Path
 
+from npgemma.base import printer
 from npgemma.base.errors import InputError
 from npgemma.config import VARIANTS, Config
 from npgemma.show.elsewhere import elsewhere
@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     check_patterns(patterns, table)
     chosen = {name: tensor for name, tensor in table.items() if not patterns or matches(name, patterns)}
     if args.json:
-        print(json.dumps([record(name, tensor, cfg) for name, tensor in chosen.items()], indent=1))
+        printer.say_json([record(name, tensor, cfg) for name, tensor in chosen.items()], indent=1)
     elif patterns:
-        print("\n\n".join(entry(record(name, tensor, cfg)) for name, tensor in chosen.items()))
+        printer.say("\n\n".join(entry(record(name, tensor, cfg)) for name, tensor in chosen.items()))
     else:
-        print("\n".join(overview(chosen)))
+        printer.say("\n".join(overview(chosen)))
     return 0
 
 
