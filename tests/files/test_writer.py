@@ -1,5 +1,6 @@
 """The one writer: whole or not at all, alone, by name."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -114,23 +115,25 @@ def test_a_planted_link_is_not_followed(tmp_path):
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
     """No file may grow beyond 100 bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, full_disk):
-    with pytest.raises(OutputError, match="a: cannot be written: File too large"):
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
+    with full_disk(), pytest.raises(OutputError, match="a: cannot be written: File too large"):
         write_file(tmp_path / "a", b"x" * 200)
     assert names(tmp_path) == []
 
 
-def test_a_line_that_does_not_fit_leaves_the_lines_before_it(tmp_path, full_disk):
-    with growing(tmp_path / "a") as lines:
+def test_a_line_that_does_not_fit_leaves_the_lines_before_it(tmp_path):
+    with full_disk(), growing(tmp_path / "a") as lines:
         lines.add(b"first\n")
         with pytest.raises(OutputError, match="a: cannot be written: File too large"):
             lines.add(b"x" * 200 + b"\n")
