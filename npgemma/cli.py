@@ -8,14 +8,18 @@ import argparse
 import contextlib
 import importlib
 import os
-import re
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 
+from npgemma.base import printer
 from npgemma.base.errors import (
     CheckpointError,
     ConfigError,
     ImageError,
+    NonfiniteError,
     NpgemmaError,
     TokenizerError,
 )
@@ -25,25 +29,29 @@ DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
 VERBS = ("generate", "score", "trace", "step", "names", "plan", "doctor")
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
-FILE_ERRORS = (CheckpointError, ConfigError, ImageError, TokenizerError)
+FILE_ERRORS = (CheckpointError, ConfigError, ImageError, NonfiniteError, TokenizerError)
 
-# Errors name the arguments of the Python functions; in a terminal they are options.
+# Errors carry the argument of the Python function; in a terminal it is an option.
 OPTIONS = {
+    "ids": "--ids",
+    "length_penalty": "--length-penalty",
     "max_new_tokens": "--max-tokens",
     "min_new_tokens": "--min-tokens",
+    "min_p": "--min-p",
     "num_beams": "--beams",
     "num_return": "-n",
+    "only": "--only",
     "repetition_penalty": "--repetition-penalty",
-    "length_penalty": "--length-penalty",
-    "top_k": "--top-k",
-    "top_p": "--top-p",
-    "min_p": "--min-p",
+    "replace": "--replace",
+    "rows": "--rows",
+    "seed": "--seed",
+    "stop": "--stop",
     "stop_ids": "--stop-id",
     "suppress_ids": "--suppress-id",
-    "specials='allow'": "--allow-specials",
+    "temperature": "--temperature",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
 }
-# As a word of its own, not as a part of a path.
-NAMED = re.compile(rf"(?<![\w/.'-])({'|'.join(OPTIONS)})(?![\w/]|\.\w)|^(temperature|seed|stop|rows)(?=:)")
 
 DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look at every tensor on the way.
 
@@ -54,6 +62,10 @@ DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look 
 Nothing is ever downloaded: --model takes a folder, or a hub id that lies in the local Hugging Face cache."""
 
 EPILOG = "exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted"
+
+
+class Ended(KeyboardInterrupt):
+    """The system told this process to end; whoever cleans up after Ctrl-C cleans up after this too."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,32 +89,67 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = run(words)
-        sys.stdout.flush()  # a closed pipe shall show itself here, not in the interpreter's last breath
-        return code
-    except SystemExit as end:  # argparse ends so, after --help and after a mistake
-        return int(end.code or 0)
-    except KeyboardInterrupt:
+    with printer.terminal(), ended_by_signals():
+        if sys.stdout is None:
+            return complain("standard output is closed, and what is said there would be lost", WRONG_INPUT)
+        try:
+            code = run(words)
+            sys.stdout.flush()  # a closed pipe shall show itself here, not in the interpreter's last breath
+            return code
+        except SystemExit as end:  # argparse ends so, after --help and after a mistake
+            return int(end.code or 0)
+        except BaseException as error:
+            return code_of(error)
+
+
+def code_of(error: BaseException) -> int:
+    """Say what became of a command, and give its exit code; a mistake of our own goes on as it is."""
+    if isinstance(error, Ended):
+        number = signal.Signals(error.args[0])
+        return complain(f"ended by {number.name}", 128 + number)
+    if isinstance(error, KeyboardInterrupt):
         return complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         silence_stdout()
         return INTERRUPTED
-    except FILE_ERRORS as error:
-        return complain(error, BROKEN_FILE)
-    except (NpgemmaError, NotImplementedError) as error:
+    if isinstance(error, NpgemmaError):
+        message = error.naming(OPTIONS.get(error.argument or "", error.argument))
+        return complain(message, BROKEN_FILE if isinstance(error, FILE_ERRORS) else WRONG_INPUT)
+    if isinstance(error, NotImplementedError):
         return complain(error, WRONG_INPUT)
-    except OSError as error:
+    if isinstance(error, OSError):
         return complain(f"{error.filename or 'output'}: {error.strerror or error}", WRONG_INPUT)
-    except MemoryError as error:
+    if isinstance(error, MemoryError):
         advice = "'npgemma plan' tells what a model needs; --dtype bfloat16 halves it"
         return complain(f"not enough memory ({error or 'an array could not be made'}); {advice}", WRONG_INPUT)
+    raise error
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP where nobody ignores it, end a command as Ctrl-C does: half-written files are removed."""
+
+    def end(number, _):
+        raise Ended(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # only the main thread may
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def run(words: Sequence[str]) -> int:
     """Parse the words of a command and do it."""
     if not words or words[0] not in VERBS:
         parser, _ = build_parser()
+        parser.add_argument("--version", action="version", version=f"npgemma {version()}")
         parser.parse_args(words)  # --help, or a mistake
         parser.print_help()
         return DONE
@@ -125,11 +172,18 @@ def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser
     return parser, dict(subparsers.choices)
 
 
+def version() -> str:
+    """The installed version, or that there is none."""
+    try:
+        return metadata.version("npgemma")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
 def complain(message: object, code: int) -> int:
     """Say on stderr, in one line, why the command ends."""
-    line = NAMED.sub(lambda found: OPTIONS.get(found[0], f"--{found[0]}"), " ".join(str(message).split()))
     with contextlib.suppress(OSError):
-        print(f"npgemma: {line}", file=sys.stderr)
+        printer.tell(message)
     return code
 
 

@@ -1,9 +1,12 @@
 """The frame of the command: exit codes, one line for each mistake, help that teaches."""
 
 import importlib
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,74 @@ def test_only_the_verb_that_is_asked_for_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "'npgemma.verbs.plan'" in done.stdout
     assert "'npgemma.verbs.trace'" not in done.stdout
+
+
+def command(line, **more):
+    """What a line of a shell does, in which NPGEMMA stands for the command."""
+    line = line.replace("NPGEMMA", f"{sys.executable} -m npgemma")
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, check=False, **more)
+
+
+def test_closed_standard_streams_are_one_line_or_none():
+    done = command("NPGEMMA names text.logits >&-")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "npgemma: standard output is closed, and what is said there would be lost\n"
+    done = command("NPGEMMA names text.logits <&- 2>&-")
+    assert done.returncode == 0 and done.stdout.startswith("text.logits")
+    done = command("NPGEMMA generate - x <&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("npgemma: -: standard input is closed; give a file, or a pipe\n")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line():
+    done = command("NPGEMMA names > /dev/full")
+    assert (done.returncode, done.stderr) == (1, "npgemma: output: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_command_with_one_line_and_what_is_left_to_clean_is_cleaned(verb, capsys, name):
+    number, cleaned = getattr(signal, name), []
+
+    def run(args):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            cleaned.append(name)
+
+    verb(run)
+    before = signal.getsignal(number)
+    assert cli.main(["plan"]) == 128 + number
+    assert capsys.readouterr().err == f"npgemma: ended by {name}\n"
+    assert cleaned == [name] and signal.getsignal(number) == before
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(verb):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        verb(lambda args: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        assert cli.main(["plan"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_argument_of_python_is_named_as_the_option_it_is(verb, capsys):
+    verb(raising(errors.InputError("came as 0; in /x/top_p: and top_k", argument="top_p")))
+    assert cli.main(["plan"]) == 1
+    assert capsys.readouterr().err == "npgemma: --top-p: came as 0; in /x/top_p: and top_k\n"
+    verb(raising(errors.InputError("came as 0", argument="observe")))
+    cli.main(["plan"])
+    assert capsys.readouterr().err == "npgemma: observe: came as 0\n"
+
+
+def test_every_option_of_the_table_is_an_option_of_a_verb(capsys):
+    helps = ""
+    for name in cli.VERBS:
+        cli.main([name, "--help"])
+        helps += capsys.readouterr().out
+    assert not [option for option in cli.OPTIONS.values() if f" {option} " not in helps]
+
+
+def test_the_version_is_told(capsys):
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"npgemma (\d+\.\d+.*|\(not installed\))\n", capsys.readouterr().out)

@@ -6,7 +6,26 @@ Every class inherits :class:`NpgemmaError` and the built-in that fits, so that b
 
 
 class NpgemmaError(Exception):
-    """Any mistake in an input that npgemma found: a file, a picture, a prompt, an argument."""
+    """Any mistake in an input that npgemma found: a file, a picture, a prompt, an argument.
+
+    Parameters
+    ----------
+    message : str
+    argument : str, optional
+        The argument of a Python function that is wrong.  The message of the error begins with it; the command puts the
+        name of its option there.
+    """
+
+    def __init__(self, message: str = "", argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+    def __str__(self) -> str:
+        return self.naming(self.argument)
+
+    def naming(self, name: str | None) -> str:
+        """Give the message with another name for the argument."""
+        return str(self.args[0]) if name is None else f"{name}: {self.args[0]}"
 
 
 class InputError(NpgemmaError, ValueError):
@@ -45,18 +64,20 @@ class PromptTypeError(PromptError, TypeError):
     """What was given as text is no str."""
 
 
+class NonfiniteError(NpgemmaError, ArithmeticError):
+    """The model computed NaN or infinities where an answer should come from: its weights, or its inputs, are broken."""
+
+
 class TensorError(NpgemmaError, KeyError):
     """A trace was asked for a tensor that it does not hold."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would print the message's repr
 
 
 class WeightError(NpgemmaError, KeyError):
     """A layer asked for a weight that the model does not hold."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would print the message's repr
+
+class OddWarning(UserWarning):
+    """A file says something that is odd, and is used all the same."""
 
 
 class SlowWarning(UserWarning):

@@ -23,9 +23,9 @@ def as_integers(name, values):
     try:
         array = values if hasattr(values, "dtype") else np.array(values)
     except ValueError:
-        raise InputError(f"{name}: came as rows of different lengths; want integers (B, T), padded") from None
+        raise InputError("came as rows of different lengths; want integers (B, T), padded", argument=name) from None
     if array.ndim != 2 or array.dtype.kind not in "iub" or array.size == 0:
-        raise InputError(f"{name}: came as {array.shape} {array.dtype}; want integers (B, T), both at least 1")
+        raise InputError(f"came as {array.shape} {array.dtype}; want integers (B, T), both at least 1", argument=name)
     return array if array.dtype.kind == "i" else array.astype(np.int64)
 
 
@@ -74,12 +74,18 @@ def flat_pictures(pixels, ids, cfg):
     R = cfg.vision.image_size
     if getattr(pixels, "ndim", None) == 5 and pixels.shape[2:] == (R, R, 3):
         if pixels.shape[0] != ids.shape[0]:
-            raise InputError(f"pixels: {pixels.shape[0]} rows of pictures for {ids.shape[0]} rows of ids; want as many")
+            raise InputError(
+                f"{pixels.shape[0]} rows of pictures for {ids.shape[0]} rows of ids; want as many",
+                argument="pixels",
+            )
         return pixels.reshape(-1, R, R, 3)
     if getattr(pixels, "ndim", None) == 4 and pixels.shape[1:] == (3, R, R):
         return pixels.transpose(0, 2, 3, 1)
     came = getattr(pixels, "shape", type(pixels).__name__)
-    raise InputError(f"pixels: came as {came}; want (B, M, {R}, {R}, 3), or Hugging Face's (pictures, 3, {R}, {R})")
+    raise InputError(
+        f"came as {came}; want (B, M, {R}, {R}, 3), or Hugging Face's (pictures, 3, {R}, {R})",
+        argument="pixels",
+    )
 
 
 def check_pictures(pictures, cfg):
@@ -91,12 +97,15 @@ def check_pictures(pictures, cfg):
     """
     R = cfg.vision.image_size
     if pictures.ndim != 4 or pictures.shape[0] == 0 or pictures.shape[1:] != (R, R, 3):
-        raise InputError(f"pixels: pictures came as {pictures.shape}; want (pictures, {R}, {R}, 3), at least one")
+        raise InputError(
+            f"pictures came as {pictures.shape}; want (pictures, {R}, {R}, 3), at least one",
+            argument="pixels",
+        )
     if pictures.dtype.kind != "f":
-        raise InputError(f"pixels: came as {pictures.dtype}; want floats in [-1, 1]: uint8 / 127.5 - 1")
+        raise InputError(f"came as {pictures.dtype}; want floats in [-1, 1]: uint8 / 127.5 - 1", argument="pixels")
     low, high = float(np.min(pictures)), float(np.max(pictures))
     if not (low >= -1.0 and high <= 1.0):
-        raise InputError(f"pixels: came in [{low:g}, {high:g}]; want [-1, 1], nothing NaN")
+        raise InputError(f"came in [{low:g}, {high:g}]; want [-1, 1], nothing NaN", argument="pixels")
 
 
 def check_prompt(ids, token_types, attention_mask, positions, cfg):
@@ -108,14 +117,14 @@ def check_prompt(ids, token_types, attention_mask, positions, cfg):
     """
     for name, array in (("token_types", token_types), ("attention_mask", attention_mask), ("positions", positions)):
         if array.shape != ids.shape:
-            raise InputError(f"{name}: came as {array.shape}; want the shape of ids, {ids.shape}")
+            raise InputError(f"came as {array.shape}; want the shape of ids, {ids.shape}", argument=name)
     for name, array in (("token_types", token_types), ("attention_mask", attention_mask)):
         if int(np.min(array)) < 0 or int(np.max(array)) > 1:
-            raise InputError(f"{name}: came in [{int(np.min(array))}, {int(np.max(array))}]; want 0 and 1 only")
+            raise InputError(f"came in [{int(np.min(array))}, {int(np.max(array))}]; want 0 and 1 only", argument=name)
     check_ids(ids, cfg)
     check_positions(positions, ids.shape[1], cfg)
     if not bool(np.all(np.any(attention_mask != 0, axis=1))):
-        raise InputError("attention_mask: a row is all padding; want at least one real token in each row")
+        raise InputError("a row is all padding; want at least one real token in each row", argument="attention_mask")
 
 
 def check_image_tokens(image_places, soft, cfg):
@@ -130,11 +139,15 @@ def check_image_tokens(image_places, soft, cfg):
     pictures = 0 if soft is None else soft.shape[0]
     if sum(counts) != pictures * P:
         raise InputError(
-            f"ids: {sum(counts)} image tokens of pictures, but {pictures} pictures of {P} soft tokens are"
-            f" {pictures * P}; want as many"
+            f"{sum(counts)} image tokens of pictures, but {pictures} pictures of {P} soft tokens are {pictures * P};"
+            " want as many",
+            argument="ids",
         )
     if soft is not None and any(count % P for count in counts):
-        raise InputError(f"ids: image tokens a row are {counts}; want multiples of {P}, the soft tokens of one picture")
+        raise InputError(
+            f"image tokens a row are {counts}; want multiples of {P}, the soft tokens of one picture",
+            argument="ids",
+        )
 
 
 def check_step(ids, positions, attention_mask, state, cfg):
@@ -146,10 +159,10 @@ def check_step(ids, positions, attention_mask, state, cfg):
     """
     B, S = state.token_types.shape
     if ids.ndim != 2 or ids.shape[0] != B:
-        raise InputError(f"ids: a step came as {ids.shape}; want ({B}, T), a row for each row of the prompt")
+        raise InputError(f"a step came as {ids.shape}; want ({B}, T), a row for each row of the prompt", argument="ids")
     for name, array in (("positions", positions), ("attention_mask", attention_mask)):
         if array.shape != ids.shape:
-            raise InputError(f"{name}: came as {array.shape}; want the shape of ids, {ids.shape}")
+            raise InputError(f"came as {array.shape}; want the shape of ids, {ids.shape}", argument=name)
     check_ids(ids, cfg)
     check_positions(positions, S + ids.shape[1], cfg)
 
@@ -164,7 +177,7 @@ def check_ids(ids, cfg):
     V, image = cfg.text.vocab_size, cfg.image_token_id
     low, high = int(np.min(ids)), int(np.max(np.where(ids == image, 0, ids)))
     if low < 0 or high >= V:
-        raise InputError(f"ids: came in [{low}, {high}]; want 0..{V - 1}, or {image} for an image token")
+        raise InputError(f"came in [{low}, {high}]; want 0..{V - 1}, or {image} for an image token", argument="ids")
 
 
 def check_positions(positions, length, cfg):
@@ -176,7 +189,10 @@ def check_positions(positions, length, cfg):
     """
     limit = cfg.text.max_positions
     if length > limit:
-        raise InputError(f"ids: {length} positions in all; the trained context is {limit}; shorten prompt or answer")
+        raise InputError(
+            f"{length} positions in all; the trained context is {limit}; shorten prompt or answer",
+            argument="ids",
+        )
     low, high = int(np.min(positions)), int(np.max(positions))
     if low < 0 or high > limit:
-        raise InputError(f"positions: came in [{low}, {high}]; want 0..{limit}, the trained context")
+        raise InputError(f"came in [{low}, {high}]; want 0..{limit}, the trained context", argument="positions")

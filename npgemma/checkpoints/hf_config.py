@@ -13,7 +13,8 @@ from typing import Any
 
 from npgemma.base.errors import ConfigError
 from npgemma.config import Config, TextConfig, VisionConfig, alternating_windows
-from npgemma.files.folder import model_file, read_json
+from npgemma.files.folder import model_file
+from npgemma.files.reader import is_there, read_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -112,7 +113,7 @@ def read_config(folder: Path) -> Config:
         raise ConfigError(f"{folder}: is not a folder; want one with {CONFIG}")
     path = model_file(folder, CONFIG, ConfigError)
     generation_path = model_file(folder, GENERATION_CONFIG, ConfigError)
-    generation = read_json(generation_path, ConfigError) if generation_path.exists() else {}
+    generation = read_json(generation_path, ConfigError) if is_there(generation_path) else {}
     return parse_config(read_json(path, ConfigError), generation, str(path))
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from npgemma.base.errors import CheckpointError, InputError
+from npgemma.files.reader import is_there, read_file
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
@@ -25,19 +26,22 @@ def find_model(name_or_folder: str | Path) -> Path:
         If the cache holds only a part of it.
     """
     if not isinstance(name_or_folder, str | os.PathLike):
-        raise InputError(f"model: came as {type(name_or_folder).__name__}; want a folder or a hub id")
+        raise InputError(f"came as {type(name_or_folder).__name__}; want a folder or a hub id", argument="model")
     name, folder = os.fspath(name_or_folder), Path(name_or_folder)
     if not name:
-        raise InputError("model: the name is empty; want a folder or a hub id")
+        raise InputError("the name is empty; want a folder or a hub id", argument="model")
     try:
         if folder.is_dir():
             return folder
     except OSError as problem:  # a name too long, a folder that may not be looked into
-        raise InputError(f"model: {name:.80}: {problem.strerror}; want a folder or a hub id") from None
+        raise InputError(f"{name:.80}: {problem.strerror}; want a folder or a hub id", argument="model") from None
     if folder.exists():
-        raise InputError(f"model: {name!r} is a file; want the folder that holds config.json")
+        raise InputError(f"{name!r} is a file; want the folder that holds config.json", argument="model")
     if not HUB_ID.fullmatch(name) or ".." in name or "--" in name:
-        raise InputError(f"model: there is no folder {name!r}, and it is no hub id (owner/name); check the path")
+        raise InputError(
+            f"there is no folder {name!r}, and it is no hub id (owner/name); check the path",
+            argument="model",
+        )
     return find_snapshot(name, cache_folder())
 
 
@@ -57,10 +61,10 @@ def find_snapshot(name: str, cache: Path) -> Path:
     home = cache / ("models--" + name.replace("/", "--"))
     download = f"to download it: hf download {name}"
     if not home.is_dir():
-        raise InputError(f"model: no folder {name!r} here, and {cache} does not hold {name!r}; {download}")
+        raise InputError(f"no folder {name!r} here, and {cache} does not hold {name!r}; {download}", argument="model")
     branch = home / "refs" / "main"
-    revision = branch.read_text(encoding="utf-8").strip() if branch.is_file() else ""
-    if not re.fullmatch(r"[0-9a-zA-Z]+", revision):
+    revision = read_file(branch, 1024, CheckpointError).decode("ascii", "replace").strip() if is_there(branch) else ""
+    if not re.fullmatch(r"[0-9a-zA-Z]{1,80}", revision):
         snapshots = home / "snapshots"
         found = sorted(path.name for path in snapshots.iterdir()) if snapshots.is_dir() else []
         instead = f"or give one of {', '.join(str(snapshots / one) for one in found)}" if found else "nothing is there"

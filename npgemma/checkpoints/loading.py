@@ -52,10 +52,10 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
         If the matrices used from the file do not fit into the memory that is left.
     """
     if dtype not in DTYPES:
-        raise InputError(f"dtype: came as {dtype!r}; want one of {', '.join(DTYPES)}")
+        raise InputError(f"came as {dtype!r}; want one of {', '.join(DTYPES)}", argument="dtype")
     name = precision or ("float64" if dtype == "float64" else "float32")
     if name not in PRECISIONS:
-        raise InputError(f"precision: came as {name!r}; want one of {', '.join(PRECISIONS)}")
+        raise InputError(f"came as {name!r}; want one of {', '.join(PRECISIONS)}", argument="precision")
     place = TINY if folder is None else hub_cache.find_model(folder)
     config = hf_config.read_config(place)
     arrays = checkpoint.load_weights(

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from npgemma.base.errors import CheckpointError
-from npgemma.files.folder import model_file, read_json
+from npgemma.files.folder import model_file
+from npgemma.files.reader import is_there, read_json
 from npgemma.files.safetensors_file import MappedFile, open_safetensors
 
 SINGLE = "model.safetensors"
@@ -35,7 +36,7 @@ def open_weights(folder: Path) -> dict[str, MappedFile]:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is not a folder; want one with config.json and {SINGLE}")
-    single, index = (folder / SINGLE).is_symlink() or (folder / SINGLE).exists(), (folder / INDEX).exists()
+    single, index = is_there(folder / SINGLE), is_there(folder / INDEX)
     if single and index:
         raise CheckpointError(f"{folder}: has both {SINGLE} and {INDEX}; remove the one that is not meant")
     if single:
@@ -67,7 +68,7 @@ def open_shards(folder: Path) -> dict[str, MappedFile]:
     present = {path.name for path in folder.iterdir() if SHARD.fullmatch(path.name)}
     refuse_any(where, "files of the folder that the index does not list", present - set(listed.values()))
     shards = {name: model_file(folder, name, CheckpointError) for name in sorted(set(listed.values()))}
-    refuse_any(where, "shards that are missing", {name for name, path in shards.items() if not path.exists()})
+    refuse_any(where, "shards that are missing", {name for name, path in shards.items() if not is_there(path)})
     files = {name: open_safetensors(path) for name, path in shards.items()}
     held = Counter(key for file in files.values() for key in file.tensors)
     refuse_any(where, "tensors in two shards", {key for key, times in held.items() if times > 1})

@@ -1,12 +1,11 @@
-"""Reading a model's folder without leaving it, and JSON without repairing it."""
+"""Reading a model's folder without leaving it."""
 
-import json
+import os
 from pathlib import Path
 
 from npgemma.base.errors import NpgemmaError
-from npgemma.files import sniff
 
-JSON_LIMIT = 64 * 2**20  # bytes; a released index.json has 100 kB
+LONGEST_NAME = 255  # bytes, of any file system in use
 
 
 def model_file(folder: Path, name: str, error: type[NpgemmaError]) -> Path:
@@ -25,10 +24,11 @@ def model_file(folder: Path, name: str, error: type[NpgemmaError]) -> Path:
     A symbolic link may lead to another file of the folder or, from ``models--x--y/snapshots/REVISION`` of a Hugging
     Face cache, into ``models--x--y/blobs``.
     """
-    if not name or name in (".", "..") or any(char in name for char in "/\\:\0"):
-        raise error(f"{folder}: the file name {name!r} is not a plain name; want a file of this folder")
-    root = folder.resolve()
-    target = (root / name).resolve()
+    if not is_plain(name):
+        raise error(f"{folder}: the file name {name!r:.80} is not a plain name; want a file of this folder")
+    # realpath, unlike Path.resolve, survives links that lead in a circle.
+    root = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(root / name))
     allowed = [root]
     if root.parent.name == "snapshots":
         allowed.append(root.parent.parent / "blobs")
@@ -37,53 +37,10 @@ def model_file(folder: Path, name: str, error: type[NpgemmaError]) -> Path:
     return folder / name
 
 
-def read_json(path: Path, error: type[NpgemmaError]) -> dict:
-    """Read a JSON file that must be one object."""
-    return parse_json(sniff.read_file(path, JSON_LIMIT, error), str(path), error)
-
-
-def parse_json(data: bytes, place: str, error: type[NpgemmaError]) -> dict:
-    """Parse one JSON object strictly: no duplicate keys, no NaN, UTF-8 only.
-
-    Parameters
-    ----------
-    data : bytes
-    place : str
-        What an error message begins with.
-    error : type of NpgemmaError
-        What to raise.
-    """
-
-    def unique(pairs):
-        found = {}
-        for key, value in pairs:
-            # Python's parser would keep the last one silently.
-            if key in found:
-                raise error(f"{place}: the key {key!r} occurs twice; remove one")
-            found[key] = value
-        return found
-
-    def refuse(constant):
-        raise error(f"{place}: has the number {constant}; want finite numbers")
-
+def is_plain(name: str) -> bool:
+    """Tell whether a name is a file's, and no path: ``model-00001-of-00002.safetensors``."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-    except error:
-        raise  # from above; a ValueError too
-    except UnicodeDecodeError as problem:
-        raise error(f"{place}: byte {problem.start} is not UTF-8; {whole_kind(data)}") from None
-    except json.JSONDecodeError as problem:
-        raise error(f"{place}: not JSON at character {problem.pos}: {problem.msg}; {whole_kind(data)}") from None
-    except RecursionError:
-        raise error(f"{place}: JSON nested too deeply to be a model's; get the file again") from None
-    except ValueError as problem:
-        raise error(f"{place}: {problem}; get the file again") from None
-    if not isinstance(value, dict):
-        raise error(f"{place}: holds a JSON {type(value).__name__}; want an object {{...}}")
-    return value
-
-
-def whole_kind(data: bytes) -> str:
-    """Say what broken JSON is instead, or what to do."""
-    kind = sniff.describe(data[:1024])
-    return f"it is {kind}" if kind else "get the file again"
+        fits = 0 < len(name.encode()) <= LONGEST_NAME
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return fits and name not in (".", "..") and not any(char in name for char in "/\\:\0")

@@ -19,7 +19,8 @@ from PIL import Image, ImageColor, ImageFile, ImageOps
 
 from npgemma.base.errors import ConfigError, ImageError
 from npgemma.files import sniff
-from npgemma.files.folder import model_file, read_json
+from npgemma.files.folder import model_file
+from npgemma.files.reader import is_there, read_file, read_json
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 RESAMPLES = {
@@ -120,7 +121,7 @@ def open_picture(picture: Picture, name: str, settings: ImageSettings, notes: li
     if isinstance(picture, Image.Image):
         image = _loaded(picture, name)
     elif isinstance(picture, str | Path | bytes):
-        data = picture if isinstance(picture, bytes) else sniff.read_file(Path(picture), MAX_FILE_BYTES, ImageError)
+        data = picture if isinstance(picture, bytes) else read_file(Path(picture), MAX_FILE_BYTES, ImageError)
         image = _decode(data, name, settings, notes)
     else:
         raise ImageError(
@@ -331,10 +332,10 @@ def read_settings(folder: str | Path) -> ImageSettings:
     ``preprocessor_config.json``, or as transformers 5 saves it, ``image_processor`` in ``processor_config.json``.
     """
     path = model_file(Path(folder), "preprocessor_config.json", ConfigError)
-    fields = read_json(path, ConfigError) if path.exists() else None
+    fields = read_json(path, ConfigError) if is_there(path) else None
     if fields is None:
         path = model_file(Path(folder), "processor_config.json", ConfigError)
-        fields = (read_json(path, ConfigError) if path.exists() else {}).get("image_processor")
+        fields = (read_json(path, ConfigError) if is_there(path) else {}).get("image_processor")
     if fields is None:
         return ImageSettings()
     if not isinstance(fields, dict):

@@ -14,7 +14,6 @@ is harmless: the mapping keeps the old one.
 import math
 import mmap
 import os
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import safetensors
 
 from npgemma.base.errors import CheckpointError
 from npgemma.files import sniff
-from npgemma.files.folder import parse_json
+from npgemma.files.reader import open_regular, parse_json
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own
 
@@ -49,10 +48,11 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """A validated file: its tensors by name, and its bytes as a read-only array over the mapping."""
+    """A validated file: its tensors by name, its metadata, and its bytes as a read-only array over the mapping."""
 
     path: Path
     tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
     mapping: mmap.mmap
     identity: tuple[int, ...]
 
@@ -153,37 +153,26 @@ def open_safetensors(path: Path) -> MappedFile:
     CheckpointError
         If it is no regular file, no safetensors, damaged, or holds one tensor twice.
     """
+    descriptor, found = open_regular(path, CheckpointError)
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for its other end for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        what = "is a link to nothing: the download did not finish" if path.is_symlink() else "no such file"
-        raise CheckpointError(f"{path}: {what}") from None
-    except OSError as problem:
-        raise CheckpointError(f"{path}: cannot be read: {problem.strerror}") from None
-    try:
-        found = os.fstat(descriptor)
-        check_kind(path, found)
+        check_addresses(path, found)
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            tensors = read_header(path, file, found.st_size)
+            tensors, metadata = read_header(path, file, found.st_size)
         ask_library(path)
         mapping = mmap.mmap(descriptor, found.st_size, access=mmap.ACCESS_READ)
-        return MappedFile(path, tensors, mapping, identity(found))
+        return MappedFile(path, tensors, metadata, mapping, identity(found))
     finally:
         os.close(descriptor)
 
 
-def check_kind(path: Path, found: os.stat_result) -> None:
-    """Refuse what has no size to trust, and what cannot be addressed."""
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-        raise CheckpointError(f"{path}: is {kind}; want a regular .safetensors file")
+def check_addresses(path: Path, found: os.stat_result) -> None:
+    """Refuse what cannot be addressed."""
     if found.st_size > sys.maxsize:
         raise CheckpointError(f"{path}: {found.st_size:,} bytes are too many for a 32-bit Python; use a 64-bit one")
 
 
-def read_header(path: Path, file, size: int) -> dict[str, StoredTensor]:
-    """Read the tensors' places from the header, and hold them against the file's size."""
+def read_header(path: Path, file, size: int) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Read the tensors' places and the metadata from the header, and hold them against the file's size."""
     head = file.read(1024)
     if size < 8:
         raise CheckpointError(f"{path}: {describe(head) or f'{size} bytes are no safetensors file'}; download it again")
@@ -192,10 +181,10 @@ def read_header(path: Path, file, size: int) -> dict[str, StoredTensor]:
         raise CheckpointError(f"{path}: {describe(head) or header_fault(length, size)}")
     file.seek(8)
     header = parse_json(file.read(length), f"{path}: header", CheckpointError)
-    header.pop("__metadata__", None)  # its form is the library's to check
+    metadata = header.pop("__metadata__", {})  # its form is the library's to check
     tensors = [read_entry(path, name, entry, 8 + length) for name, entry in header.items()]
     check_cover(path, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), 8 + length, size)
-    return {tensor.name: tensor for tensor in tensors}
+    return {tensor.name: tensor for tensor in tensors}, metadata
 
 
 def describe(head: bytes) -> str | None:
@@ -233,6 +222,8 @@ def read_entry(path: Path, name: str, entry: object, base: int) -> StoredTensor:
     if needed != end - begin:
         product = " x ".join(map(str, [*shape, ITEM_SIZES[dtype]]))
         raise CheckpointError(f"{place}: {product} bytes = {needed:,} for {dtype}, the offsets span {end - begin:,}")
+    if math.prod(max(size, 1) for size in shape) >= 2**60:  # a size of 0 hides the others from the count of bytes
+        raise CheckpointError(f"{place}: shape {shape!r:.80} is larger than any memory; the file is damaged")
     return StoredTensor(name, dtype, tuple(shape), base + begin, base + end)
 
 

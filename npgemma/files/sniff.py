@@ -1,10 +1,5 @@
 """What a file really is, told from its first bytes: most broken downloads are whole files of another kind."""
 
-import stat
-from pathlib import Path
-
-from npgemma.base.errors import NpgemmaError
-
 SIGNATURES = (
     (b"version https://git-lfs", "a Git-LFS pointer, not the file itself; run `git lfs pull`"),
     (b"<!doctype html", "an HTML page, saved instead of the file (a login page? log in and download again)"),
@@ -19,6 +14,7 @@ SIGNATURES = (
     (b"pk\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"\x80\x02", "a Python pickle"),
+    (b"\x93numpy", "a NumPy array (.npy)"),
     (b"gguf", "a GGUF file"),
     (b"\x89png", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -38,28 +34,3 @@ def describe(head: bytes) -> str | None:
     if start.startswith(b"<?xml") and b"<svg" in start:
         return "an SVG drawing"
     return None
-
-
-def read_file(path: Path, limit: int, error: type[NpgemmaError]) -> bytes:
-    """Read a whole regular file of at most ``limit`` bytes, or raise ``error`` saying why not.
-
-    Parameters
-    ----------
-    path : Path
-    limit : int
-        Bytes; a larger file is refused before it is read.
-    error : type of NpgemmaError
-        What to raise: the caller knows what the file was wanted for.
-    """
-    try:
-        found = path.stat()
-        # A pipe or a device would never end; only a regular file has a size to check.
-        if not stat.S_ISREG(found.st_mode):
-            raise error(f"{path}: is not a regular file; give the path of a file")
-        if found.st_size > limit:
-            raise error(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that npgemma reads here")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise error(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError) as problem:
-        raise error(f"{path}: cannot be read: {problem}") from problem

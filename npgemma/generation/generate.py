@@ -103,11 +103,14 @@ def generate_batch(
     check_callable("on_token", on_token)
     chosen, notes = with_seed(make_settings(settings))
     if on_token is not None and (len(requests) != 1 or chosen.num_return > 1 or chosen.num_beams > 1):
-        raise InputError("on_token: tells of one growing answer; want one request, num_return 1 and num_beams 1")
+        raise InputError(
+            "tells of one growing answer; want one request, num_return 1 and num_beams 1",
+            argument="on_token",
+        )
     if not requests:
         return []
     if chosen.stop and model.tokenizer is None:
-        raise InputError("stop: the model has no tokenizer, so its answers have no text; pass stop_ids")
+        raise InputError("the model has no tokenizer, so its answers have no text; pass stop_ids", argument="stop")
     ready = [each if isinstance(each, Ready) else prepare(model, each) for each in requests]
     fitted = for_model(chosen, model.config, max(len(each.ids) for each in ready))
     if fitted.num_beams > 1:
@@ -122,7 +125,7 @@ def make_settings(settings: dict[str, Any]) -> Settings:
     known = Settings.__dataclass_fields__
     for name in settings:
         if name not in known:
-            raise InputError(f"{name}: is no setting of generation; there are {', '.join(known)}")
+            raise InputError(f"is no setting of generation; there are {', '.join(known)}", argument=name)
     return Settings(**settings)
 
 
@@ -170,7 +173,7 @@ def answer_by_beams(model: Model, ready: Ready, settings: Settings, observe=None
     started = time.perf_counter()
     found = beams.search(w, model.config, start, ready.ids, settings, model.tokenizer)
     if not found:
-        raise InputError("allowed: no beam could end; allow a stop id somewhere, or lower num_beams")
+        raise InputError("no beam could end; allow a stop id somewhere, or lower num_beams", argument="allowed")
     longest = max(len(beam.ids) for _, beam in found)
     seconds = start.seconds | {"per_token": (time.perf_counter() - started) / max(longest - 1, 1)}
     answers = []

@@ -85,11 +85,14 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     """
     check_model(model)
     if not isinstance(request, Request):
-        raise InputTypeError(f"requests: one came as {type(request).__name__}; want Request(image, prompt)")
+        raise InputTypeError(f"one came as {type(request).__name__}; want Request(image, prompt)", argument="requests")
     if isinstance(request.image, Sized) and not isinstance(request.image, np.ndarray) and not len(request.image):
-        raise InputError(f"image: came as {request.image!r}, without a picture; leave it out for text only")
+        raise InputError(f"came as {request.image!r}, without a picture; leave it out for text only", argument="image")
     if isinstance(request.image, Mapping):
-        raise InputTypeError(f"image: came as {type(request.image).__name__}; want a picture, or a list of them")
+        raise InputTypeError(
+            f"came as {type(request.image).__name__}; want a picture, or a list of them",
+            argument="image",
+        )
     R, P = model.config.vision.image_size, model.config.vision.num_patches
     if request.image is not None and request.pixels is not None:
         raise InputError("image and pixels are both given; want one of them")
@@ -97,7 +100,7 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     if request.pixels is not None:
         pixels = np.asarray(request.pixels)
         if pixels.ndim != 4 or pixels.shape[1:] != (R, R, 3):
-            raise InputError(f"pixels: came as {pixels.shape}; want (pictures of the prompt, {R}, {R}, 3)")
+            raise InputError(f"came as {pixels.shape}; want (pictures of the prompt, {R}, {R}, 3)", argument="pixels")
     else:
         pixels, notes = load_pixels([] if request.image is None else request.image, R, model.image_settings)
     if request.ids is not None:
@@ -114,13 +117,13 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
 def check_model(model: Any) -> None:
     """Refuse what is no model."""
     if not isinstance(model, paligemma.Model):
-        raise InputTypeError(f"model: came as {type(model).__name__}; want what npgemma.load gives")
+        raise InputTypeError(f"came as {type(model).__name__}; want what npgemma.load gives", argument="model")
 
 
 def checked_ids(ids: Any) -> list[int]:
     """Give ids as a list, if they are one; the model itself holds them against its vocabulary."""
     if isinstance(ids, str) or not hasattr(ids, "__len__") or not len(ids):
-        raise InputError(f"ids: came as {ids!r}; want a list of whole numbers, at least one")
+        raise InputError(f"came as {ids!r}; want a list of whole numbers, at least one", argument="ids")
     for token in ids:
         check_whole("ids", token, 0)
     return [int(token) for token in ids]

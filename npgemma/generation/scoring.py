@@ -111,7 +111,7 @@ def score(
     check_listed("answers", answers, "answers, such as ['yes', 'no']")
     suffixes = [suffix_ids(model, answer, specials) for answer in answers]
     if not suffixes:
-        raise InputError("answers: came empty; want at least one")
+        raise InputError("came empty; want at least one", argument="answers")
     # The final soft-cap is applied here: big_vision's loss is taken without it.
     uncapped = replace(model.config, text=replace(model.config.text, final_softcap=None))
     start = prefill(replace(model, config=uncapped), [request], observe)
@@ -135,7 +135,7 @@ def suffix_ids(model: Model, answer: str | Sequence[int], specials: str) -> list
     else:
         suffix = [*model.tokenizer.encode(answer, specials), model.tokenizer.eos]
     if not suffix:
-        raise InputError("answers: one has no ids; want at least one, such as the stop id")
+        raise InputError("one has no ids; want at least one, such as the stop id", argument="answers")
     if not all(0 <= token < model.config.text.vocab_size for token in suffix):
         raise InputError(
             f"answers: ids came in [{min(suffix)}, {max(suffix)}]; want 0..{model.config.text.vocab_size - 1}"

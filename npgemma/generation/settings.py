@@ -90,10 +90,10 @@ class Settings:
         check_number("repetition_penalty", self.repetition_penalty, *PENALTIES, "0.001 to 1000")
         check_number("length_penalty", self.length_penalty, *LENGTH_PENALTIES, "-10 to 10")
         if self.top_p == 0:
-            raise InputError("top_p: came as 0; want a number above 0")
+            raise InputError("came as 0; want a number above 0", argument="top_p")
         check_listed("stop", self.stop, "strings, none of them empty")
         if not all(isinstance(text, str) and text for text in self.stop):
-            raise InputError(f"stop: came as {self.stop!r}; want a list of strings, none of them empty")
+            raise InputError(f"came as {self.stop!r}; want a list of strings, none of them empty", argument="stop")
         check_listed("stop_ids", () if self.stop_ids is None else self.stop_ids, "ids")
         check_listed("suppress_ids", self.suppress_ids, "ids")
         if not callable(self.allowed):
@@ -103,16 +103,22 @@ class Settings:
     def check_together(self) -> None:
         """Refuse choices that exclude each other."""
         if self.num_beams > 1 and self.samples:
-            raise InputError("num_beams: beams are searched, not drawn; leave out temperature, top_k, top_p and min_p")
+            raise InputError(
+                "beams are searched, not drawn; leave out temperature, top_k, top_p and min_p",
+                argument="num_beams",
+            )
         if self.num_beams > 1 and self.num_return > self.num_beams:
-            raise InputError(f"num_return: {self.num_return} answers from {self.num_beams} beams; want at most as many")
+            raise InputError(
+                f"{self.num_return} answers from {self.num_beams} beams; want at most as many",
+                argument="num_return",
+            )
         if self.num_beams == 1 and self.num_return > 1 and not self.samples:
             raise InputError(
-                f"num_return: {self.num_return} greedy answers are all the same; give a temperature or beams"
+                f"{self.num_return} greedy answers are all the same; give a temperature or beams", argument="num_return"
             )
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
             raise InputError(
-                f"min_new_tokens: {self.min_new_tokens} is more than max_new_tokens, {self.max_new_tokens}"
+                f"{self.min_new_tokens} is more than max_new_tokens, {self.max_new_tokens}", argument="min_new_tokens"
             )
 
     @property
@@ -156,15 +162,15 @@ def for_model(settings: Settings, cfg: Config, longest_prompt: int) -> Settings:
     if settings.allowed is not None and not callable(settings.allowed):
         check_ids("allowed", settings.allowed, V)
         if not len(settings.allowed):
-            raise InputError("allowed: came empty; want at least one id")
+            raise InputError("came empty; want at least one id", argument="allowed")
     if settings.top_k is not None and settings.top_k > V:
-        raise InputError(f"top_k: came as {settings.top_k}; want at most {V}, the vocabulary")
+        raise InputError(f"came as {settings.top_k}; want at most {V}, the vocabulary", argument="top_k")
     room = context - longest_prompt
     wanted = settings.max_new_tokens
     if room < 0 or (wanted is not None and wanted > room):
         raise InputError(
             f"{longest_prompt:,} positions of prompt (image tokens included) and {wanted or 0:,} of answer;"
-            f" the trained context is {context:,}. Shorten the prompt, or lower max_new_tokens"
+            f" the trained context is {context:,}. Shorten the prompt, or lower max_new_tokens (--max-tokens)"
         )
     return replace(
         settings, max_new_tokens=min(DEFAULT_NEW_TOKENS, room) if wanted is None else wanted, stop_ids=stop_ids
@@ -179,21 +185,21 @@ def check_whole(name: str, value: Any, low: int, optional: bool = False, high: i
     try:
         number = operator.index(value)
     except TypeError:
-        raise InputTypeError(f"{name}: came as {value!r:.80}; want {wanted}") from None
+        raise InputTypeError(f"came as {value!r:.80}; want {wanted}", argument=name) from None
     if isinstance(value, bool) or number < low or (high is not None and number > high):
-        raise InputError(f"{name}: came as {value!r:.80}; want {wanted}")
+        raise InputError(f"came as {value!r:.80}; want {wanted}", argument=name)
 
 
 def check_listed(name: str, values: Any, what: str) -> None:
     """Refuse what is no list, set or other collection; a string is none."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable) or not hasattr(values, "__len__"):
-        raise InputTypeError(f"{name}: came as {values!r:.80}; want a list of {what}")
+        raise InputTypeError(f"came as {values!r:.80}; want a list of {what}", argument=name)
 
 
 def check_callable(name: str, value: Any) -> None:
     """Refuse what cannot be called; None stands for nothing."""
     if value is not None and not callable(value):
-        raise InputTypeError(f"{name}: came as {value!r:.80}; want a function")
+        raise InputTypeError(f"came as {value!r:.80}; want a function", argument=name)
 
 
 def check_number(name: str, value: Any, low: float, high: float, wanted: str, optional: bool = False) -> None:
@@ -201,10 +207,10 @@ def check_number(name: str, value: Any, low: float, high: float, wanted: str, op
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputTypeError(f"{name}: came as {value!r:.80}; want a number, {wanted}")
+        raise InputTypeError(f"came as {value!r:.80}; want a number, {wanted}", argument=name)
     # Neither NaN nor infinity is within; a whole number may be too large for math.isfinite.
     if not low <= value <= high:
-        raise InputError(f"{name}: came as {value!r:.80}; want {wanted}")
+        raise InputError(f"came as {value!r:.80}; want {wanted}", argument=name)
 
 
 def check_ids(name: str, ids: Any, vocab_size: int) -> None:
@@ -212,4 +218,4 @@ def check_ids(name: str, ids: Any, vocab_size: int) -> None:
     for token in ids:
         check_whole(name, token, 0)
         if token >= vocab_size:
-            raise InputError(f"{name}: came with id {token}; want ids in 0..{vocab_size - 1}")
+            raise InputError(f"came with id {token}; want ids in 0..{vocab_size - 1}", argument=name)

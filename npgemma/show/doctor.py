@@ -15,7 +15,7 @@ from npgemma.checkpoints import checkpoint, hf_config, hub_cache, memory, shards
 from npgemma.checkpoints.checkpoint import nonfinite, set_of_files
 from npgemma.config import VARIANTS, Config
 from npgemma.files import image
-from npgemma.files.folder import read_json
+from npgemma.files.reader import is_there, read_json
 from npgemma.files.safetensors_file import MappedFile, Source
 from npgemma.show.costs import PROMPT_TOKENS, amount, peak_bytes
 from npgemma.words import tokenizer
@@ -114,7 +114,7 @@ def describe_files(folder: Path, holders: dict[str, MappedFile]) -> Iterator[Fin
     dtypes = Counter(file.tensors[key].dtype for key, file in holders.items())
     counted = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
     yield Finding("fact", "weights", f"{len(files)} file(s), {amount(size, 'B')}, tensors: {counted}")
-    if (folder / shards.INDEX).exists():
+    if is_there(folder / shards.INDEX):
         metadata = read_json(folder / shards.INDEX, NpgemmaError).get("metadata")
         said = metadata.get("total_size") if isinstance(metadata, dict) else None
         found = sum(file.tensors[key].end - file.tensors[key].start for key, file in holders.items())
@@ -208,7 +208,7 @@ def examine_preprocessor(folder: Path, cfg: Config) -> Iterator[Finding]:
     except NpgemmaError as problem:
         yield Finding("fault", "preprocessor", str(problem))
         return
-    names = [name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists()]
+    names = [name for name in ("preprocessor_config.json", "processor_config.json") if is_there(folder / name)]
     side = cfg.vision.image_size
     if settings.size not in (None, side):
         text = f"{names[0]} resizes to {settings.size}, config.json wants {side}; one of them is another model's"

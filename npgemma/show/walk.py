@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from npgemma.base import printer
 from npgemma.base.describe import describe, to_host
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained
@@ -57,7 +58,7 @@ class Walk:
         question: Question,
         tensors: Mapping[str, Tensor],
         read: Callable[[str], str] = input,
-        write: Callable[[str], object] = print,
+        write: Callable[[str], object] = printer.say,
     ) -> None:
         self.model = model
         self.question = question
@@ -97,7 +98,7 @@ class Walk:
         """Ask for a command and do it; True when the run is to go on."""
         try:
             words = self.read(f"({name}) ").split()
-        except EOFError:
+        except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
             raise Stopped from None
         command, rest = (words[0], words[1:]) if words else ("", [])
         if command == "q":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from npgemma.base import printer
 from npgemma.base.describe import describe, to_host
 from npgemma.base.weights import Weights
 from npgemma.tracing.selection import as_patterns, matches
@@ -47,7 +48,7 @@ def break_on(only: str | Iterable[str], when: Callable[[Any], Any] | None = None
         replacement = None if then is None else then(name, x)
         current = x if replacement is None else replacement
         if matches(name, patterns) and (when is None or bool(np.any(to_host(when(current))))):
-            print(describe(current, name), file=sys.stderr)
+            printer.show(describe(current, name))
             stop_in(layer_frame())
         return replacement
 

@@ -214,10 +214,16 @@ def row_numbers(rows, length: int) -> tuple[int, ...]:
             item = parsed(part) if isinstance(part, str) else part
             numbers += range(length)[item] if isinstance(item, slice) else [operator.index(item)]
     except (TypeError, ValueError) as problem:  # no whole number; a slice of step 0
-        raise InputTypeError(f"rows: came as {rows!r:.80}: {problem}; want positions such as -1 or '0:4,-1'") from None
+        raise InputTypeError(
+            f"came as {rows!r:.80}: {problem}; want positions such as -1 or '0:4,-1'",
+            argument="rows",
+        ) from None
     outside = [number for number in numbers if not -length <= number < length]
     if outside or not numbers:
-        raise InputError(f"rows: came as {rows!r}; the prompt has {length} positions, want some of 0..{length - 1}")
+        raise InputError(
+            f"came as {rows!r}; the prompt has {length} positions, want some of 0..{length - 1}",
+            argument="rows",
+        )
     return tuple(sorted({number % length for number in numbers}))
 
 
@@ -231,7 +237,7 @@ def parsed(part: str) -> int | slice:
             return slice(*ends)
     except ValueError:
         pass
-    raise InputError(f"rows: {part!r} is no position; want numbers and ranges such as 0:4,-1")
+    raise InputError(f"{part!r} is no position; want numbers and ranges such as 0:4,-1", argument="rows")
 
 
 def check_size(planned: Plan, force: bool) -> None:

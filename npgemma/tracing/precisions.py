@@ -61,7 +61,7 @@ def in_precision(model: Model, name: str | None) -> Model:
     if name is None or name == model.weights.precision.name:
         return model
     if name not in PRECISIONS:
-        raise InputError(f"precision: came as {name!r}; want one of {', '.join(PRECISIONS)}")
+        raise InputError(f"came as {name!r}; want one of {', '.join(PRECISIONS)}", argument="precision")
     precision = PRECISIONS[name]
     arrays = model.weights.arrays
     if precision.dtype is not np.float64:

@@ -8,6 +8,7 @@ import numpy as np
 from npgemma.base.describe import axes
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Tensor
+from npgemma.files.safetensors_file import open_safetensors
 from npgemma.tracing import trace_file
 from npgemma.tracing.selection import check_patterns
 
@@ -55,11 +56,14 @@ def read_replacements(words: Iterable[str]) -> dict[str, np.ndarray]:
     for word in words:
         name, _, path = word.partition("=")
         if not path:
-            raise InputError(f"replace: came as {word!r}; want NAME=FILE.safetensors")
-        stored = trace_file.read_tensors(Path(path))
+            raise InputError(f"came as {word!r}; want NAME=FILE.safetensors", argument="replace")
+        stored = trace_file.read_tensors(open_safetensors(Path(path)))
         if name not in stored and len(stored) != 1:
-            held = ", ".join(list(stored)[:4])
-            raise InputError(f"replace: {path} holds no tensor {name!r} among {len(stored)}; it begins with {held}")
+            held = ", ".join(f"{each!r:.80}" for each in list(stored)[:4])
+            raise InputError(
+                f"{path} holds no tensor {name!r} among {len(stored)}; it begins with {held}",
+                argument="replace",
+            )
         found[name] = stored[name] if name in stored else next(iter(stored.values()))
     return found
 
@@ -82,6 +86,8 @@ def check_replacements(arrays: Mapping[str, np.ndarray], tensors: Mapping[str, T
     """
     for name, array in arrays.items():
         check_patterns([name], tensors)
+        if name not in tensors:
+            raise InputError(f"{name!r} is a pattern; want the name of one tensor", argument="replace")
         wanted = tensors[name]
         if tuple(array.shape) != wanted.shape or array.dtype != wanted.dtype(floating):
             raise InputError(

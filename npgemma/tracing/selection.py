@@ -31,7 +31,10 @@ def as_patterns(only: str | Iterable[str]) -> tuple[str, ...]:
     """Take one pattern, several between commas, or an iterable of them."""
     listed = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
     if not all(isinstance(each, str) for each in listed):
-        raise InputTypeError(f"patterns: came as {only!r:.80}; want a pattern such as 'text.blocks.*.out', or several")
+        raise InputTypeError(
+            f"came as {only!r:.80}; want a pattern such as 'text.blocks.*.out', or several",
+            argument="patterns",
+        )
     return tuple(part.strip() for each in listed for part in each.split(",") if part.strip())
 
 

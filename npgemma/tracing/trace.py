@@ -16,6 +16,7 @@ import numpy as np
 
 from npgemma.base.describe import describe, size_of, to_host
 from npgemma.base.errors import InputTypeError, TensorError
+from npgemma.files.safetensors_file import open_safetensors
 from npgemma.generation.generate import generate
 from npgemma.generation.requests import Request
 from npgemma.generation.settings import check_callable
@@ -100,7 +101,7 @@ def trace(
     out : path, optional
         A new ``.safetensors`` file to write to, one tensor at a time; the arrays are then mapped from it.
     force : bool
-        Allow a trace above :data:`npgemma.tracing.plan.LIMIT`.
+        Allow a trace above :data:`npgemma.tracing.plan.LIMIT`, and let ``out`` replace a file that is there.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def trace_forward(
 def check_target_name(out: Any) -> None:
     """Refuse what is no name of a file, before anything is computed."""
     if out is not None and not isinstance(out, str | os.PathLike):
-        raise InputTypeError(f"out: came as {out!r:.80}; want the path of a new .safetensors file")
+        raise InputTypeError(f"came as {out!r:.80}; want the path of a new .safetensors file", argument="out")
 
 
 def run(planned: Plan, out: str | Path | None = None, force: bool = False) -> Trace:
@@ -180,7 +181,7 @@ def run_to_file(planned: Plan, out: str | Path, force: bool = False, tell=None) 
     planned : Plan
     out : path
     force : bool
-        Allow a trace above the limit.
+        Allow a trace above the limit, and take the place of a file that is there.
     tell : callable, optional
         ``tell(name, array)`` is called with each kept array once it is written.
 
@@ -190,7 +191,7 @@ def run_to_file(planned: Plan, out: str | Path, force: bool = False, tell=None) 
         Which knows what was changed, and what was not finite.
     """
     check_size(planned, force)
-    with trace_file.writing(Path(out), planned.shapes, largest_manifest(planned), planned.nbytes) as file:
+    with trace_file.writing(Path(out), planned.shapes, largest_manifest(planned), planned.nbytes, force) as file:
 
         def put(name, array):
             file.put(name, array)
@@ -216,8 +217,8 @@ def read(path: str | Path) -> Trace:
     CheckpointError
         If the file is damaged, or no trace.
     """
-    arrays = trace_file.read_tensors(Path(path))
-    return Trace(arrays, trace_file.read_manifest(Path(path)))
+    mapped = open_safetensors(Path(path))
+    return Trace(trace_file.read_tensors(mapped), trace_file.read_manifest(mapped))
 
 
 class Stopped(Exception):

@@ -8,8 +8,6 @@ another name, and is removed.  Metadata of the format are strings: what is no te
 import contextlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from npgemma.base import half
-from npgemma.base.describe import size_of
 from npgemma.base.errors import CheckpointError, OutputError
-from npgemma.files.safetensors_file import MappedFile, open_safetensors
+from npgemma.files import writer
+from npgemma.files.reader import parse_json
+from npgemma.files.safetensors_file import MappedFile
 
 FORMAT = "npgemma.trace"
 # Names and axes change with the first number only.  2 brought `token_types` and `attention_mask`; all of 1 is in it.
-VERSION, READABLE = [2, 0], (1, 2)
+VERSION, READABLE = [2, 0], ([1], [2])
 
 # What of a manifest is text; the rest is JSON.
 TEXTS = ("format", "npgemma", "numpy", "model", "precision", "convention", "prompt", "image", "run", "first_nonfinite")
@@ -41,7 +40,7 @@ class TraceFile:
 
     Parameters
     ----------
-    file : binary file
+    file : Output
     reserved : int
         Bytes kept free for the header, a multiple of 8.
     """
@@ -57,7 +56,7 @@ class TraceFile:
         """Write one tensor behind the others."""
         code = CODES[str(array.dtype)]
         whole = np.ascontiguousarray(array, dtype=DTYPES[code])
-        self.file.write(whole.data)
+        self.file.write(whole.reshape(-1).view(np.uint8).data)
         span = [self.end, self.end + whole.nbytes]
         self.entries[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": span}
         self.end = span[1]
@@ -72,13 +71,15 @@ class TraceFile:
 
 
 @contextlib.contextmanager
-def writing(path: Path, shapes: Mapping[str, tuple[int, ...]], manifest: Mapping[str, Any], nbytes: int):
+def writing(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], manifest: Mapping[str, Any], nbytes: int, force: bool = False
+):
     """Write a file that either appears whole under its name, or not at all.
 
     Parameters
     ----------
     path : Path
-        Must not exist yet.
+        Must not exist yet, unless ``force``.
     shapes : mapping of str to tuple of int
         All tensors that may come.
     manifest : mapping
@@ -89,40 +90,9 @@ def writing(path: Path, shapes: Mapping[str, tuple[int, ...]], manifest: Mapping
     Yields
     ------
     file : TraceFile
-
-    Raises
-    ------
-    OutputError
-        If the file exists, or cannot be written.
     """
-    check_target(path, nbytes)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "xb") as file:
-            yield TraceFile(file, header_room(shapes, manifest, nbytes))
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            raise OutputError(f"{path}: has appeared meanwhile; choose another name")
-        partial.rename(path)
-    except OSError as problem:
-        # A closed pipe is a matter of the command's own output, not of this file.
-        if isinstance(problem, OutputError | BrokenPipeError):
-            raise
-        raise OutputError(f"{path}: cannot be written: {problem.strerror or problem}; nothing is left there") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_target(path: Path, nbytes: int) -> None:
-    """Refuse, before anything is computed, a target that cannot be written."""
-    if path.exists() or path.is_symlink():
-        raise OutputError(f"{path}: exists already; choose another name, or remove it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
-    free = shutil.disk_usage(path.parent).free
-    if free < nbytes:
-        raise OutputError(f"{path}: needs {size_of(nbytes)}, {size_of(free)} are free there; choose fewer tensors")
+    with writer.writing(path, force, nbytes) as output:
+        yield TraceFile(output, header_room(shapes, manifest, nbytes))
 
 
 def header_room(shapes: Mapping[str, tuple[int, ...]], manifest: Mapping[str, Any], nbytes: int) -> int:
@@ -138,23 +108,31 @@ def header_bytes(entries: Mapping[str, Any], manifest: Mapping[str, Any]) -> byt
     return json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(mapped: MappedFile) -> dict[str, Any]:
     """Read what a trace says of itself.
 
     Raises
     ------
     CheckpointError
-        If the file is no trace, or one of another version of the format.
+        If the file is no trace, one of another version of the format, or its metadata are damaged.
     """
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    metadata = header.get("__metadata__", {})
+    path, metadata = mapped.path, mapped.metadata
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is no npgemma trace: its metadata name the format {metadata.get('format')!r}")
-    version = json.loads(metadata["version"])
-    if version[0] not in READABLE:
-        raise CheckpointError(f"{path}: is a trace of format {version}; this npgemma reads 1.x and 2.x")
-    return {name: value if name in TEXTS else json.loads(value) for name, value in metadata.items()}
+        said = metadata.get("format")
+        raise CheckpointError(f"{path}: is no npgemma trace: its metadata name the format {said!r:.80}")
+    manifest = {
+        name: value if name in TEXTS else parse_json(value.encode(), f"{path}: {name!r:.80}", CheckpointError, object)
+        for name, value in metadata.items()
+    }
+    version = manifest.get("version")
+    if not isinstance(version, list) or version[:1] not in READABLE:
+        raise CheckpointError(f"{path}: is a trace of format {version!r:.80}; this npgemma reads 1.x and 2.x")
+    absent = [name for name in ("axes", "precision", "run") if name not in manifest]
+    axes = manifest.get("axes")
+    if absent or not isinstance(axes, dict) or not all(isinstance(axes.get(name), str) for name in mapped.tensors):
+        fault = f"say nothing of {', '.join(absent)}" if absent else "do not say the axes of each tensor"
+        raise CheckpointError(f"{path}: is a damaged trace: its metadata {fault}; write it again")
+    return manifest
 
 
 def read_tensor(mapped: MappedFile, name: str) -> np.ndarray:
@@ -169,8 +147,7 @@ def read_tensor(mapped: MappedFile, name: str) -> np.ndarray:
     return native
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(mapped: MappedFile) -> dict[str, np.ndarray]:
     """Map all tensors of a file, in the order in which they were written."""
-    mapped = open_safetensors(path)
     in_order = sorted(mapped.tensors.values(), key=lambda each: each.start)
     return {each.name: read_tensor(mapped, each.name) for each in in_order}

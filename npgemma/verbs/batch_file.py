@@ -9,15 +9,20 @@ import difflib
 import hashlib
 import json
 import os
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
+
+from npgemma.base import printer
 from npgemma.base.errors import InputError, NpgemmaError
 from npgemma.base.progress import Progress
+from npgemma.files.reader import parse_json, read_file, read_input
+from npgemma.files.writer import Lines, growing
 from npgemma.generation.answers import Answer
 from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Request
@@ -26,6 +31,9 @@ from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.options import tell
 
 OURS = ("image", "prompt", "ids")
+MAX_BYTES = 2**30  # of questions
+# How each line of ours begins, so that a file of answers is known for one even where its first line was cut short.
+MARKED = re.compile(rb'\{"run": "[0-9a-f]{12}", "line": ')
 
 
 @dataclass(frozen=True)
@@ -54,27 +62,26 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
     if args.batch_size < 1:
         raise InputError(f"--batch-size: came as {args.batch_size}; want 1 or more")
     questions = read_questions(args.batch, "allow" if args.allow_specials else "refuse")
-    mark = mark_of(args, settings)
+    mark = mark_of(model, args, settings)
     tell(reading_notes(args.batch, questions))
-    lines = finished_lines(args.output, questions, mark)
-    again = [number for number, line in enumerate(lines) if "error" in line]
     failed = 0
-    with Progress("answering") as progress:
-        if again:
+    with opened(args) as output, Progress("answering") as progress:
+        lines = finished_lines(output, questions, mark)
+        again = [number for number, line in enumerate(lines) if "error" in line]
+        if output is not None and again:
             try:
                 for number in again:
                     [lines[number]] = answered(model, [questions[number]], settings, mark)
             finally:  # an interrupted run keeps what it has
-                rewrite(Path(args.output).resolve(), lines)
+                output.replace(map(as_line, lines))
             failed = sum("error" in line for line in lines)
-        with opened(args.output) as output:
-            for start in range(len(lines), len(questions), args.batch_size):
-                progress(start, len(questions))
-                for line in answered(model, questions[start : start + args.batch_size], settings, mark):
-                    failed += "error" in line
-                    write_line(output, line)
+        for start in range(len(lines), len(questions), args.batch_size):
+            progress(start, len(questions))
+            for line in answered(model, questions[start : start + args.batch_size], settings, mark):
+                failed += "error" in line
+                write_line(output, line)
     if failed:
-        print(f"npgemma: {failed} of {len(questions)} lines could not be answered; see their 'error'", file=sys.stderr)
+        printer.tell(f"{failed} of {len(questions)} lines could not be answered; see their 'error'")
     return 1 if failed else 0
 
 
@@ -94,17 +101,14 @@ def reading_notes(name: str, questions: list[Question]) -> list[str]:
 def answered(model: Model, group: list[Question], settings: dict[str, Any], mark: str) -> list[dict[str, Any]]:
     """Give the output lines of some questions."""
     return [
-        {"line": question.line, "question": question.fields, **outcome(answer), "run": mark}
+        {"run": mark, "line": question.line, "question": question.fields, **outcome(answer)}
         for question, answer in zip(group, answer_group(model, group, settings), strict=True)
     ]
 
 
 def read_questions(name: str, specials: str) -> list[Question]:
     """Read the lines of a file, or of standard input for ``-``; blank ones are passed over."""
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as problem:
-        raise InputError(f"--batch {name}: cannot be read: {problem.strerror}") from None
+    data = read_input(MAX_BYTES, InputError) if name == "-" else read_file(Path(name), MAX_BYTES, InputError)
     lines = enumerate(data.split(b"\n"), start=1)
     return [read_question(number, line, specials) for number, line in lines if line.strip()]
 
@@ -112,11 +116,9 @@ def read_questions(name: str, specials: str) -> list[Question]:
 def read_question(number: int, line: bytes, specials: str) -> Question:
     """Read one line; what is wrong with it is kept, so that the other lines are answered."""
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as problem:
-        return Question(number, {}, error=f"not JSON: {problem}")
-    if not isinstance(fields, dict):
-        return Question(number, {}, error=f"a JSON {type(fields).__name__}; want an object")
+        fields = parse_json(line, "this line", InputError)
+    except InputError as problem:
+        return Question(number, {}, error=str(problem))
     if not fields.keys() & set(OURS):
         return Question(number, fields, error=f"has none of the keys {', '.join(OURS)}; want one at least")
     image, prompt, ids = (fields.get(name) for name in OURS)
@@ -157,64 +159,76 @@ def outcome(answer: Answer | str) -> dict[str, Any]:
     return answer_fields(answer) | {"notes": answer.notes}
 
 
-def write_line(output: TextIO, fields: dict[str, Any]) -> None:
-    """Write one line so that it is on the disk whole or, cut by an accident, without its end."""
-    output.write(json.dumps(fields, ensure_ascii=False) + "\n")
-    output.flush()
-    if output is not sys.stdout:
-        os.fsync(output.fileno())
+def write_line(output: Lines | None, fields: dict[str, Any]) -> None:
+    """Write one line: to the disk, or to standard output."""
+    if output is None:
+        printer.say_json(fields)
+    else:
+        output.add(as_line(fields))
 
 
-def rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Put all lines in the place of those of a file, which stays as it was until they are written."""
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as output:
-            for line in lines:
-                output.write(json.dumps(line, ensure_ascii=False) + "\n")
-            output.flush()
-            os.fsync(output.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def as_line(fields: dict[str, Any]) -> bytes:
+    """Give the bytes of one line."""
+    return printer.as_json(fields).encode() + b"\n"
 
 
 @contextmanager
-def opened(name: str | None) -> Iterator[TextIO]:
-    """Open the output for adding to it; standard output if there is no name."""
-    if name is None:
-        yield sys.stdout
+def opened(args: argparse.Namespace) -> Iterator[Lines | None]:
+    """Open the output for adding to it, by nobody else meanwhile; None stands for standard output."""
+    if args.output is None:
+        yield None
         return
-    with Path(name).open("a", encoding="utf-8") as output:
-        yield output
+    if args.batch != "-" and os.path.exists(args.output) and os.path.samefile(args.batch, args.output):
+        raise InputError(f"{args.output}: holds the questions, which would be lost; choose another --output")
+    with growing(args.output) as lines:
+        yield lines
 
 
-def mark_of(args: argparse.Namespace, settings: dict[str, Any]) -> str:
-    """Give a short mark of the model and the settings, so that answers of different runs are not mixed."""
+def mark_of(model: Model, args: argparse.Namespace, settings: dict[str, Any]) -> str:
+    """Give a short mark of whatever changes an answer, so that answers of different runs are not mixed."""
     chosen = {name: value for name, value in settings.items() if name != "allowed"}
-    whole = [args.model, args.dtype, args.precision, args.boxes_only, args.allow_specials, chosen]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+    pieces = () if model.tokenizer is None else model.tokenizer.vocabulary.pieces
+    whole = [
+        args.model, args.dtype, args.precision, args.boxes_only, args.allow_specials, chosen,
+        repr(model.config), repr(model.image_settings), fingerprint("\0".join(pieces).encode()),
+        {name: sample(array) for name, array in model.weights.arrays.items()},
+    ]
+    return fingerprint(json.dumps(whole, sort_keys=True).encode())[:12]
 
 
-def finished_lines(name: str | None, questions: list[Question], mark: str) -> list[dict[str, Any]]:
+def sample(array: np.ndarray) -> str:
+    """Give a few numbers of a weight: another training has changed some of them, no file is read whole."""
+    flat = array.reshape(-1)
+    return fingerprint(flat[:: max(1, flat.size // 8)].tobytes())
+
+
+def fingerprint(data: bytes) -> str:
+    """Give a hash of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def finished_lines(output: Lines | None, questions: list[Question], mark: str) -> list[dict[str, Any]]:
     """Read the answers that the output holds already; a line without its end is cut off.
 
     Raises
     ------
     InputError
-        If they are answers to other questions, or of another model or other settings.
+        If it holds anything else, or answers to other questions, or of another model or other settings.
     """
-    path = None if name is None else Path(name)
-    if path is None or not path.exists():
+    data = b"" if output is None else output.read()
+    if output is None or not data:
         return []
-    data = path.read_bytes()
+    path = output.path
+    # Looked for before a line without its end is cut off: such is the whole of many a file.
+    if not MARKED.match(data):
+        raise InputError(f"{path}: holds something else than answers of --batch; choose another --output")
     whole = data[: data.rfind(b"\n") + 1]
     lines = whole.splitlines()
     found = [check_finished(path, line, question, mark) for line, question in zip(lines, questions, strict=False)]
     if len(lines) > len(questions):
         raise InputError(f"{path}: holds {len(lines)} answers to {len(questions)} questions; choose another --output")
     if len(whole) < len(data):
-        os.truncate(path, len(whole))
+        output.cut(len(whole))
     return found
 
 
@@ -225,10 +239,10 @@ def check_finished(path: Path, line: bytes, question: Question, mark: str) -> di
     """
     found: dict[str, Any] = {}
     try:
-        found = json.loads(line)
+        found = parse_json(line, str(path), InputError)
         same = found["line"] == question.line and ("error" in found or found["question"] == question.fields)
         same_run = found["run"] == mark
-    except (ValueError, KeyError, TypeError):
+    except (InputError, KeyError):
         same = same_run = False
     if not same:
         raise InputError(

@@ -1,9 +1,9 @@
 """``npgemma doctor``: what a checkpoint is, and everything that is wrong with it."""
 
 import argparse
-import json
 from dataclasses import asdict
 
+from npgemma.base import printer
 from npgemma.base.progress import Progress
 from npgemma.checkpoints.loading import TINY
 from npgemma.cli import BROKEN_FILE, DONE
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         report = examine(args.model or TINY, progress)
     if args.json:
         findings = [asdict(finding) for finding in report.findings]
-        print(json.dumps({"folder": str(report.folder), "faults": len(report.faults), "findings": findings}))
+        printer.say_json({"folder": str(report.folder), "faults": len(report.faults), "findings": findings})
     else:
-        print(as_text(report))
+        printer.say(as_text(report))
     return BROKEN_FILE if report.faults else DONE

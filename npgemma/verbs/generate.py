@@ -1,14 +1,15 @@
 """``npgemma generate``: the answer to a prompt about a picture, as it comes."""
 
 import argparse
-import json
+import io
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from npgemma.base.errors import InputError
+from npgemma.base import printer
+from npgemma.base.errors import InputError, OutputError
 from npgemma.base.progress import Progress
+from npgemma.files.writer import check_target, write_file
 from npgemma.generation.answers import Answer, Token
 from npgemma.generation.constraints import Detections
 from npgemma.generation.generate import generate_batch
@@ -23,7 +24,7 @@ from npgemma.verbs.batch_file import answer_file
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 WORDS = "[IMAGE] [PROMPT]"
-DRAWINGS = (".png", ".jpg", ".jpeg", ".webp")
+DRAWINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 DESCRIPTION = """Answer a prompt about a picture, and stream the answer.
 
@@ -52,6 +53,7 @@ def add(subparsers) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
     group.add_argument("--profile", action="store_true", help="where the time went, tensor by tensor, on stderr")
     group.add_argument("--draw", metavar="OUT.png", help="draw the boxes of the answer on the picture")
+    group.add_argument("--force", action="store_true", help="let --draw replace a file that is there")
     group.add_argument("--batch", metavar="FILE.jsonl", help=BATCH_HELP)
     group.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="questions read side by side (default: 4)"
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--output: holds the answers of --batch; one answer goes to standard output")
     request = request_of(args)
     if args.draw is not None:
-        check_drawing(args.draw, request.image)
+        check_drawing(args.draw, request.image, args.force)
     model, load_seconds = load_model(args)
     settings = settings_of(args, model)
     ready = prepare(model, request)
@@ -111,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
         raise
     show(answer, args, {"load": load_seconds}, heard)
     if profile is not None:
-        print(profile.table(), file=sys.stderr)
+        printer.show(profile.table())
     if args.draw is not None:
-        draw(args.draw, model, answer, request.image)
+        draw(args.draw, model, answer, request.image, args.force)
     return 0
 
 
@@ -154,8 +156,7 @@ class Heard:
         self.progress.wipe()
         self.tokens.append(token)
         if self.streams and token.text:
-            sys.stdout.write(token.text)
-            sys.stdout.flush()
+            printer.say(token.text, end="")
 
     def answer(self, ready: Ready) -> Answer:
         """Give what there is, when nothing more will come."""
@@ -174,14 +175,14 @@ def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, prof
 def show(answer: Answer, args: argparse.Namespace, seconds: dict[str, float], heard: Heard) -> None:
     """Print the answer, or what of it has not been streamed yet."""
     if args.json:
-        print(json.dumps(as_object(answer, seconds), ensure_ascii=False))
+        printer.say_json(as_object(answer, seconds))
         return
     if heard.streams:
-        print()
+        printer.say()
     elif not answer.text and answer.ids:
-        print(*[" ".join(map(str, each.ids)) for each in (answer, *answer.others)], sep="\n")
+        printer.say("\n".join(" ".join(map(str, each.ids)) for each in (answer, *answer.others)))
     else:
-        print(*[each.text for each in (answer, *answer.others)], sep="\n")
+        printer.say("\n".join(each.text for each in (answer, *answer.others)))
     tell(answer.notes)
     tell([f"{each.text!r} is no box: {each.reason}" for each in answer.unread])
     if answer.finish_reason == "length":
@@ -194,33 +195,30 @@ def as_object(answer: Answer, seconds: dict[str, float]) -> dict[str, Any]:
     return answer_fields(answer) | whole
 
 
-def check_drawing(name: str, image: list[Any] | None) -> None:
+def check_drawing(name: str, image: list[Any] | None, force: bool) -> None:
     """Refuse, before anything is computed, what could not be drawn at its end."""
     if Path(name).suffix.lower() not in DRAWINGS:
         raise InputError(f"--draw {name}: want a name that ends in {', '.join(DRAWINGS)}")
     if image is None or len(image) != 1:
         raise InputError("--draw: boxes are drawn on one picture; give one, and only one")
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise InputError(f"--draw {name}: there is no folder {str(path.parent)!r}; make it first")
-    if path.exists() and isinstance(image[0], str) and path.samefile(image[0]):
+    if isinstance(image[0], str) and os.path.exists(name) and os.path.samefile(name, image[0]):
         raise InputError(f"--draw {name}: is the picture itself, which would be lost; want another name")
+    check_target(name, force)
 
 
-def draw(name: str, model: Model, answer: Answer, image: list[Any] | None) -> None:
+def draw(name: str, model: Model, answer: Answer, image: list[Any] | None, force: bool) -> None:
     """Draw the boxes of an answer on its picture; what stood under the name stays until all is written."""
     picture = original(model, image)
     if picture is None:
         return
     if not answer.boxes:
         tell(["the answer has no boxes: the picture is drawn without"])
-    path = Path(name)
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    drawn, data = draw_boxes(picture, answer.boxes), io.BytesIO()
     try:
-        draw_boxes(picture, answer.boxes).save(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        drawn.save(data, DRAWINGS[Path(name).suffix.lower()])
+    except (OSError, ValueError) as problem:  # a side that the format does not allow
+        raise OutputError(f"{name}: {drawn.width} x {drawn.height} pixels cannot be saved so: {problem}") from None
+    write_file(name, data.getvalue(), force)
 
 
 def refuse_beside_batch(args: argparse.Namespace) -> None:
@@ -230,3 +228,5 @@ def refuse_beside_batch(args: argparse.Namespace) -> None:
             raise InputError(f"--batch: the questions are in {args.batch}; leave out {name}")
     if args.profile:
         raise InputError("--profile: is of one answer; leave out --batch")
+    if args.force:
+        raise InputError("--force: is for --draw; a file of answers is continued, or it is another's and stays")

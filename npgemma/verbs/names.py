@@ -1,10 +1,10 @@
 """``npgemma names``: every tensor's axes, formula, source line, and what it is called elsewhere; and the way back."""
 
 import argparse
-import json
 import re
 from pathlib import Path
 
+from npgemma.base import printer
 from npgemma.base.elsewhere import LAYOUTS, elsewhere, find, key
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained, inputs_of
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     table = tensors(cfg)
     chosen = {name: table[name] for name in wanted(as_patterns(args.glob or ()), table, cfg)}
     if args.json:
-        print(json.dumps([record(name, tensor, cfg) for name, tensor in chosen.items()], indent=1))
+        printer.say_json([record(name, tensor, cfg) for name, tensor in chosen.items()], indent=1)
     elif args.glob:
-        print("\n\n".join(entry(record(name, tensor, cfg)) for name, tensor in chosen.items()))
+        printer.say("\n\n".join(entry(record(name, tensor, cfg)) for name, tensor in chosen.items()))
     else:
-        print("\n".join(overview(chosen, cfg)))
+        printer.say("\n".join(overview(chosen, cfg)))
     return 0
 
 

@@ -1,19 +1,20 @@
 """What several verbs share: the options that choose a model and a question, loading the one and reading the other."""
 
 import argparse
-import sys
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from npgemma.base.errors import InputError, SlowWarning
+from npgemma.base import printer
+from npgemma.base.errors import ImageError, InputError, OddWarning, SlowWarning
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.progress import Progress
 from npgemma.checkpoints.loading import DTYPES, TINY, load
-from npgemma.files.image import RESAMPLES, ImageSettings
+from npgemma.files.image import MAX_FILE_BYTES, RESAMPLES, ImageSettings
+from npgemma.files.reader import is_there, read_input
 from npgemma.generation.requests import Request
 from npgemma.paligemma import Model
 
@@ -99,13 +100,14 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     seconds : float
     """
     if args.model is None:
-        print(f"npgemma: {IN_THE_BOX}", file=sys.stderr)
+        printer.tell(IN_THE_BOX)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, Progress("loading the model") as progress:
-        warnings.simplefilter("always", SlowWarning)
+        for kind in (OddWarning, SlowWarning):
+            warnings.simplefilter("always", kind)
         model = load(args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite)
     for warning in caught:
-        print(f"npgemma: {warning.message}", file=sys.stderr)
+        printer.tell(warning.message)
     return with_image_options(model, args), time.perf_counter() - started
 
 
@@ -148,10 +150,7 @@ def request_of(args: argparse.Namespace) -> Request:
 
 def is_file(word: str) -> bool:
     """Tell whether a word names a file; a long prompt is no name at all."""
-    try:
-        return Path(word).is_file()
-    except OSError:
-        return False
+    return os.path.isfile(word)
 
 
 def picture_in_the_box(args: argparse.Namespace) -> str:
@@ -160,7 +159,7 @@ def picture_in_the_box(args: argparse.Namespace) -> str:
     if not found:
         raise InputError("no IMAGE was given, and there is none in the box; give one, or --no-image and a prompt")
     if args.model is not None:
-        print(f"npgemma: no IMAGE was given; this is about {found[0]}", file=sys.stderr)
+        printer.tell(f"no IMAGE was given; this is about {found[0]}")
     return str(found[0])
 
 
@@ -169,12 +168,12 @@ def read_pictures(names: Sequence[str]) -> list[Any] | None:
     if list(names).count("-") > 1:
         raise InputError("-: standard input holds one picture only")
     for name in names:
-        if name != "-" and not Path(name).exists():
+        if name != "-" and not is_there(name):
             raise InputError(f"{name}: there is no such picture; a prompt without one: --no-image {name!r}")
-    return [sys.stdin.buffer.read() if name == "-" else name for name in names] or None
+    return [read_input(MAX_FILE_BYTES, ImageError) if name == "-" else name for name in names] or None
 
 
 def tell(notes: Sequence[str]) -> None:
     """Say on stderr what a user should know, a line each."""
     for note in notes:
-        print(f"npgemma: note: {note}", file=sys.stderr)
+        printer.tell(f"note: {note}")

@@ -1,9 +1,9 @@
 """``npgemma plan``: what a model costs, worked out without its weights."""
 
 import argparse
-import json
 from dataclasses import asdict
 
+from npgemma.base import printer
 from npgemma.config import VARIANTS
 from npgemma.show.costs import PROMPT_TOKENS, as_text, find_config, plan
 from npgemma.verbs.options import add_verb
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         found = asdict(costs)
         if args.brief:
             found = {name: value for name, value in found.items() if name not in ("weights", "tensors")}
-        print(json.dumps(found))
+        printer.say_json(found)
     else:
-        print(as_text(costs, shapes=not args.brief))
+        printer.say(as_text(costs, shapes=not args.brief))
     return 0

@@ -1,10 +1,10 @@
 """``npgemma score``: which of some given answers the model finds likeliest."""
 
 import argparse
-import json
 import math
 from typing import Any
 
+from npgemma.base import printer
 from npgemma.base.errors import InputError
 from npgemma.base.progress import Progress
 from npgemma.generation.scoring import Scores, score
@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
         scores = score(model, request.image, request.prompt, args.answers, ids=request.ids, specials=request.specials)
     ranked = sorted(zip(args.answers, scores.answers, strict=True), key=lambda pair: -getattr(pair[1], args.by))
     if args.json:
-        print(json.dumps(as_object(ranked, scores), ensure_ascii=False))
+        printer.say_json(as_object(ranked, scores))
         return 0
     for line in table(ranked):
-        print(line)
-    print(f"loss: {scores.hf_loss:.4f} (Hugging Face), {scores.big_vision_loss:.4f} (big_vision)")
+        printer.say(line)
+    printer.say(f"loss: {scores.hf_loss:.4f} (Hugging Face), {scores.big_vision_loss:.4f} (big_vision)")
     tell(scores.notes)
     return 0
 

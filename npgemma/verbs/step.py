@@ -4,6 +4,7 @@ import argparse
 import bdb
 import contextlib
 
+from npgemma.base import printer
 from npgemma.cli import DONE
 from npgemma.paligemma import forward
 from npgemma.show.walk import HELP, Walk
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     walk = Walk(model, question, tensors)
     if args.to is not None:
         walk.until = (args.to,)
-    print(f"{walk.table()}\n\n{len(tensors)} tensors. Commands:\n{HELP}")
+    printer.say(f"{walk.table()}\n\n{len(tensors)} tensors. Commands:\n{HELP}")
     with contextlib.suppress(Stopped, bdb.BdbQuit):
         forward(
             model, question.ids, question.pixels, question.token_types, question.attention_mask, question.positions,
             observe=walk,
         )
-        print("\nThat was the last tensor.")
+        printer.say("\nThat was the last tensor.")
     return DONE

@@ -3,14 +3,13 @@
 import argparse
 import bdb
 import contextlib
-import json
 from dataclasses import asdict
-from pathlib import Path
 
+from npgemma.base import printer
 from npgemma.base.describe import line_of, size_of, summarise
 from npgemma.base.precision import PRECISIONS
 from npgemma.cli import DONE, INTERRUPTED
-from npgemma.tracing import trace_file
+from npgemma.files.writer import check_target
 from npgemma.tracing.breaking import break_on
 from npgemma.tracing.lockstep import Partner, distance
 from npgemma.tracing.plan import Plan, ask, plan
@@ -41,7 +40,8 @@ def add(subparsers) -> None:
     group.add_argument("--stop-after", metavar="GLOB", help="the first tensor that fits is the last one computed")
     group.add_argument("--max-tokens", type=int, default=0, metavar="N", help="generate, greedily (default: 0)")
     group.add_argument("-o", "--output", metavar="OUT.safetensors", help="a new file to write the tensors to")
-    group.add_argument("--force", action="store_true", help="write the file however large it becomes")
+    group.add_argument("--force", action="store_true",
+                       help="write the file however large it becomes, and in the place of another")
     group.add_argument("--json", action="store_true", help="one JSON object a tensor instead of a line")
     group.add_argument("--quiet", action="store_true", help="no lines")
     group = parser.add_argument_group("on the way")
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the model under a watch, and return the exit code."""
     request = request_of(args)
     if args.output is not None:
-        trace_file.check_target(Path(args.output), nbytes=0)  # before a large model is loaded for nothing
+        check_target(args.output, args.force)  # before a large model is loaded for nothing
     model, _ = load_model(args)
     question = ask(model, request)
     replacements = read_replacements(args.replace or ())
@@ -120,10 +120,10 @@ class Lines:
             found = {"name": name, "axes": letters} | asdict(summary)
             if apart is not None:
                 found |= {"relative": apart[0], "largest": apart[1]}
-            print(json.dumps(found), flush=True)
+            printer.say_json(found)
             return
         text = "" if apart is None else f"  {self.args.against}: off by {apart[0]:.2g}, at most {apart[1]:.2g}"
-        print(line_of(summary, name, letters) + text, flush=True)
+        printer.say(line_of(summary, name, letters) + text)
 
 
 def carry(planned: Plan, args: argparse.Namespace, lines: Lines) -> Watch:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from npgemma.base.errors import InputError, PromptError, PromptTypeError, TokenizerError
 from npgemma.config import Config
+from npgemma.files.reader import is_there
 from npgemma.words.vocabulary import IMAGE, LOCATIONS, SEGMENTS, SPACE, Vocabulary, read_vocabulary
 
 # No context holds so many characters (8,192 tokens of at most 48), and merging is done in plain Python.
@@ -135,8 +136,9 @@ class Tokenizer:
             is_space = not part.replace(SPACE, " ").strip()
             if is_token and not is_space and (COMMANDS.fullmatch(part) or self.id(part) in self.special_ids):
                 raise PromptError(
-                    f"the text has {part!r} at character {text.index(part)}, which is a token of its own "
-                    f"(id {self.id(part)}) and no text to the model; take it out, or pass specials='allow'"
+                    f"the text has {part!r} at character {text.index(part)}, which is a token of its own (id "
+                    f"{self.id(part)}) and no text to the model; take it out, or pass specials='allow' "
+                    "(--allow-specials)"
                 )
 
 
@@ -179,7 +181,7 @@ class TextStream:
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Say whether a model folder has a tokenizer file at all; without one, ids still go in and come out."""
-    return any((Path(folder) / name).exists() for name in ("tokenizer.model", "tokenizer.json"))
+    return any(is_there(Path(folder) / name) for name in ("tokenizer.model", "tokenizer.json"))
 
 
 def load_tokenizer(folder: str | Path, config: Config | None = None) -> Tokenizer:

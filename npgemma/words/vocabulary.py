@@ -12,7 +12,8 @@ from typing import Any
 
 from npgemma.base.errors import TokenizerError
 from npgemma.files import sniff
-from npgemma.files.folder import model_file, parse_json, read_json
+from npgemma.files.folder import model_file
+from npgemma.files.reader import is_there, parse_json, read_file, read_json
 
 SPACE = "\u2581"  # how a piece writes a space
 IMAGE = "<image>"
@@ -71,9 +72,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """
     names = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
     model, table, settings = (model_file(folder, name, TokenizerError) for name in names)
-    if model.exists():
+    if is_there(model):
         return _with_paligemma_tokens(_with_listed_tokens(from_sentencepiece(model), settings))
-    if table.exists():
+    if is_there(table):
         return _with_paligemma_tokens(from_tokenizer_json(table))
     raise TokenizerError(
         f"{folder}: has neither tokenizer.model nor tokenizer.json; "
@@ -92,7 +93,7 @@ def from_sentencepiece(path: Path) -> Vocabulary:
     The file is one protobuf message: field 1 repeats (a piece: 1 text, 2 score, 3 kind), field 2 is how it was
     trained, field 3 how text is normalised. Reference: sentencepiece's src/sentencepiece_model.proto.
     """
-    data = sniff.read_file(path, MAX_BYTES, TokenizerError)
+    data = read_file(path, MAX_BYTES, TokenizerError)
     _refuse_other_kinds(path, data)
     pieces: list[str] = []
     added: list[AddedToken] = []
@@ -182,7 +183,7 @@ def _check_settings(path: Path, trainer: Mapping[int, Any], normalizer: Mapping[
 
 def from_tokenizer_json(path: Path) -> Vocabulary:
     """Read a Hugging Face ``tokenizer.json`` of Gemma's kind."""
-    data = sniff.read_file(path, MAX_BYTES, TokenizerError)
+    data = read_file(path, MAX_BYTES, TokenizerError)
     _refuse_other_kinds(path, data)
     root = parse_json(data, str(path), TokenizerError)
     model = root.get("model")
@@ -238,7 +239,7 @@ def _merge_ranks(path: Path, merges: Any, vocab: Mapping[str, int]) -> dict[tupl
 
 def _with_listed_tokens(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     """Add what ``tokenizer_config.json`` lists beside a tokenizer.model: tokens added after it was trained."""
-    if not path.exists():
+    if not is_there(path):
         return vocabulary
     listed = read_json(path, TokenizerError).get("added_tokens_decoder") or {}
     if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):

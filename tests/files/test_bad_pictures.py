@@ -255,7 +255,7 @@ def test_other_types_missing_files_and_folders_are_refused_by_name(tmp_path):
     for picture, message in (
         (None, "picture 0: came as NoneType; want a path"),
         (3.5, "came as float"),
-        (tmp_path, "is not a regular file"),
+        (tmp_path, "is a folder; want a regular file"),
         (tmp_path / "no.png", "no such file"),
     ):
         with pytest.raises(ImageError, match=message):

@@ -196,7 +196,7 @@ def test_what_only_the_library_finds_is_refused_too(tmp_path):
 
 
 def test_row_40_folder_in_place_of_a_file(tmp_path):
-    with pytest.raises(CheckpointError, match="is a folder; want a regular .safetensors file"):
+    with pytest.raises(CheckpointError, match="is a folder; want a regular file"):
         open_safetensors(tmp_path)
 
 

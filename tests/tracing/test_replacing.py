@@ -60,7 +60,7 @@ def test_a_files_only_tensor_may_have_any_name(tmp_path):
     save_file({"hidden_states": array}, tmp_path / "one.safetensors")
     assert np.array_equal(read_replacements([f"{NAME}={tmp_path / 'one.safetensors'}"])[NAME], array)
     save_file({"a": array, "b": array}, tmp_path / "two.safetensors")
-    with pytest.raises(InputError, match=f"holds no tensor '{NAME}' among 2; it begins with a, b"):
+    with pytest.raises(InputError, match=f"holds no tensor '{NAME}' among 2; it begins with 'a', 'b'"):
         read_replacements([f"{NAME}={tmp_path / 'two.safetensors'}"])
     with pytest.raises(InputError, match="want NAME=FILE.safetensors"):
         read_replacements([NAME])

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,23 +225,34 @@ def test_what_is_no_box_is_said_on_stderr(speak, picture, capsys):
         (["--draw", "out.txt"], "--draw out.txt: want a name that ends in .png"),
         (["--draw", "out.png", "--image", "PICTURE"], "--draw: boxes are drawn on one picture"),
         (["--draw", "PICTURE"], "is the picture itself"),
-        (["--draw", "no/such/out.png"], "there is no folder 'no/such'"),
+        (["--draw", "PICTURE", "--force"], "is the picture itself"),
+        (["--draw", "THERE.png"], "THERE.png: exists already; choose another name, or force=True (--force)"),
+        (["--draw", "no/such/out.png"], "no/such/out.png: there is no folder no/such; make it first"),
     ),
 )
 def test_what_cannot_be_drawn_is_refused_before_the_model_is_loaded(speak, picture, capsys, words, message):
     calls = speak(wordy_model())
-    code, _, err = run(capsys, picture, "x", *[picture if word == "PICTURE" else word for word in words])
+    there = Path(picture).with_name("THERE.png")
+    there.write_bytes(b"mine")
+    names = {"PICTURE": picture, "THERE.png": str(there)}
+    code, _, err = run(capsys, picture, "x", *[names.get(word, word) for word in words])
+    assert there.read_bytes() == b"mine"
     assert (code, calls) == (1, [])
     assert message in err
 
 
 def test_an_unwritable_drawing_is_one_line_and_leaves_nothing(speak, picture, tmp_path, capsys):
     speak(saying(BOXES))
-    (tmp_path / "out.png").mkdir()
-    code, out, err = run(capsys, picture, "x", "--draw", str(tmp_path / "out.png"), "--model", "some")
+    before, target = sorted(tmp_path.iterdir()), tmp_path / "out.png"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        code, out, err = run(capsys, picture, "x", "--draw", str(target), "--model", "some")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (code, out) == (1, BOXES + "\n")
-    assert err.endswith(": Is a directory\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cat.png", "out.png"]
+    assert err.endswith(f"npgemma: {target}: cannot be written: File too large\n")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -288,11 +301,14 @@ def test_options_may_stand_between_the_picture_and_the_prompt(speak, picture, ca
     "words, message",
     (
         (["x", "--max-tokens", "-1"], "npgemma: --max-tokens: came as -1"),
-        (["x", "--max-tokens", "99999"], "or lower --max-tokens\n"),
+        (["x", "--max-tokens", "99999"], "or lower max_new_tokens (--max-tokens)\n"),
         (["x", "--beams", "2", "-n", "3"], "npgemma: -n: 3 answers from 2 beams"),
-        (["x", "--beams", "2", "--temperature", "1"], "leave out temperature, --top-k, --top-p and --min-p\n"),
+        (
+            ["x", "--beams", "2", "--temperature", "1"],
+            "npgemma: --beams: beams are searched, not drawn; leave out temperature, top_k",
+        ),
         (["x", "--temperature", "1e-300"], "npgemma: --temperature: came as 1e-300; want 0, or 0.0001 to 10000\n"),
-        (["<eos>"], "or pass --allow-specials\n"),
+        (["<eos>"], "or pass specials='allow' (--allow-specials)\n"),
     ),
 )
 def test_mistakes_name_the_options_of_the_command(speak, picture, capsys, words, message):

@@ -12,7 +12,7 @@ import sentencepiece
 
 from npgemma.base.errors import NpgemmaError, TokenizerError
 from npgemma.config import VARIANTS
-from npgemma.files.sniff import read_file
+from npgemma.files.reader import read_file
 from npgemma.words.tokenizer import check_tokenizer, has_tokenizer, load_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "golden" / "tokens"
@@ -94,7 +94,7 @@ def test_row_75_a_folder_without_a_tokenizer_says_what_it_lacks(tmp_path):
     with pytest.raises(TokenizerError, match=r"has neither tokenizer.model nor tokenizer.json; .* or give token ids"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").mkdir()
-    with pytest.raises(TokenizerError, match="is not a regular file"):
+    with pytest.raises(TokenizerError, match="is a folder; want a regular file"):
         load_tokenizer(tmp_path)
 
 
