@@ -19,16 +19,15 @@ def attend(q, k, v, mask, w, scale, softcap):
     Parameters
     ----------
     q : (B, T, N, H)
-    k : (B, S, K, H)
-    v : (B, S, K, H)
+    k, v : (B, S, K, H)
     mask : (B, T, S) or None
         True where query t may look at key s; None where all may look at all.
     w : Weights
-        Reads no weight; names, rounds and shows the tensors.
+        Names, rounds and shows the tensors; no weight is read.
     scale : float
         Of the scores, ``H**-0.5`` in most towers.
     softcap : float or None
-        Bound of the scores; None leaves them as they are.
+        Bound of the scores.
 
     Returns
     -------
@@ -63,7 +62,6 @@ def attention(x, w, cfg, mask, cos, sin, past=None):
     ----------
     x : (B, T, D)
     w : Weights
-        ``q.weight (N*H, D)``, ``k.weight (K*H, D)``, ``v.weight (K*H, D)``, ``out.weight (D, N*H)``.
     cfg : TextConfig
     mask : (B, T, S)
     cos, sin : (B, T, H/2)
@@ -105,21 +103,8 @@ def attention(x, w, cfg, mask, cos, sin, past=None):
 
 
 def vision_attention(x, w, cfg):
-    """Full attention of every patch to every patch, with biases and without positions.
+    """Full attention of every patch to every patch, with biases and without positions: x (I, P, C) -> (I, P, C).
 
-    Parameters
-    ----------
-    x : (I, P, C)
-    w : Weights
-        ``q``, ``k``, ``v``, ``out``: weight ``(C, C)`` and bias ``(C)`` each.
-    cfg : VisionConfig
-
-    Returns
-    -------
-    out : (I, P, C)
-
-    Notes
-    -----
     Dosovitskiy et al. 2021, app. A.  Reference: transformers modeling_siglip.py, SiglipAttention.
     """
     N = cfg.num_heads

@@ -46,23 +46,9 @@ def prefix_lm(token_types, attention_mask, num_queries):
 
 
 def sliding_prefix_lm(token_types, attention_mask, num_queries, window):
-    """Bound how far back a suffix token sees; the prefix still sees all of itself.
+    """Bound how far back a suffix token sees, to ``window`` tokens, itself included; the prefix sees all of itself.
 
-    Parameters
-    ----------
-    token_types : (B, S)
-    attention_mask : (B, S)
-    num_queries : int
-    window : int
-        How many tokens a row sees, itself included, >= 1.
-
-    Returns
-    -------
-    mask : (B, T, S)
-
-    Notes
-    -----
-    A prefix of 3, a suffix of 3, window 2::
+    Parameters and result as :func:`prefix_lm`.  A prefix of 3, a suffix of 3, window 2::
 
         1 1 1 0 0 0
         1 1 1 0 0 0
@@ -95,19 +81,9 @@ def hide(scores, mask):
 
 
 def image_places(ids, token_types, image_token_id):
-    """Tell where soft tokens go: at image tokens of the prefix; a generated one is an ordinary id.
+    """Tell where soft tokens go: ids (B, T), token_types (B, T) -> (B, T).  A generated image token is an ordinary id.
 
     A call without any prefix is Hugging Face 5's plain causal pass, whose pictures stand in the causal part.
-
-    Parameters
-    ----------
-    ids : (B, T)
-    token_types : (B, T)
-    image_token_id : int
-
-    Returns
-    -------
-    places : (B, T)
     """
     in_prefix = (token_types == 0) | np.all(token_types == 1)
     return (ids == image_token_id) & in_prefix

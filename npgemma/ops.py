@@ -39,35 +39,22 @@ def linear(x, weight, bias=None):
 
 
 def embed(ids, table):
-    """Look up a row of the table for each id.
+    """Look up a row of the table for each id: ids (B, T), table (V, D) -> (B, T, D).
 
-    Parameters
-    ----------
-    ids : (B, T)
-        From 0.  An image token may lie beyond the table: it reads row 0, and is replaced later.
-    table : (V, D)
-        Floats or 16-bit as stored; only the rows looked up are widened.
-
-    Returns
-    -------
-    rows : (B, T, D)
-
-    Notes
-    -----
-    Reference: transformers modeling_paligemma.py, llm_input_ids in PaliGemmaModel.
+    An image token may lie beyond the table: it reads row 0, and is replaced later, as in transformers' PaliGemmaModel.
     """
     return half.widen(table[np.where(ids < table.shape[0], ids, 0)])
 
 
 def splice(embedded, soft, places):
-    """Put soft tokens in order where image tokens stand, unscaled.
+    """Put soft tokens, unscaled, where image tokens stand.
 
     Parameters
     ----------
     embedded : (B, T, D)
     soft : (I, P, D)
     places : (B, T)
-        True at I*P places.
+        True at I*P places, taken in order.
 
     Returns
     -------
@@ -106,8 +93,7 @@ def layer_norm(x, weight, bias, eps):
     Parameters
     ----------
     x : (..., C)
-    weight : (C)
-    bias : (C)
+    weight, bias : (C)
     eps : float
         Added to the variance, inside the root.
 
@@ -150,15 +136,7 @@ def rms_norm(x, weight, eps):
 
 
 def gelu(x):
-    """Let positive values through and damp negative ones: GELU in its tanh approximation.
-
-    Parameters
-    ----------
-    x : (..., F)
-
-    Returns
-    -------
-    y : (..., F)
+    """Let positive values through and damp negative ones, GELU in its tanh approximation: x (..., F) -> (..., F).
 
     Notes
     -----
@@ -172,19 +150,7 @@ def gelu(x):
 
 
 def soft_cap(x, cap, inner):
-    """Bound values smoothly to (-cap, cap).
-
-    Parameters
-    ----------
-    x : (...)
-    cap : float
-        > 0.
-    inner : callable
-        Rounds the quotient and the tangent, which eager PyTorch materialises.
-
-    Returns
-    -------
-    y : (...)
+    """Bound values smoothly to (-cap, cap); ``inner`` rounds what eager PyTorch materialises on the way.
 
     Notes
     -----
@@ -194,15 +160,7 @@ def soft_cap(x, cap, inner):
 
 
 def softmax(x):
-    """Turn scores into weights that are positive and sum to one over the last axis.
-
-    Parameters
-    ----------
-    x : (..., S)
-
-    Returns
-    -------
-    p : (..., S)
+    """Turn scores into weights that are positive and sum to one over the last axis: x (..., S) -> (..., S).
 
     Notes
     -----
@@ -213,23 +171,10 @@ def softmax(x):
 
 
 def patchify(pixels, patch_size):
-    """Cut each picture into square patches, row by row, each flattened as channel, row, column.
+    """Cut pictures into square patches, row by row, each flattened as channel, row, column: pixels (I, R, R, 3).
 
-    Parameters
-    ----------
-    pixels : (I, R, R, 3)
-        Pictures, in [-1, 1].
-    patch_size : int
-        Side of a patch in pixels.  A remainder of R is left out, as a convolution without padding does.
-
-    Returns
-    -------
-    flat : (I, P, 3*patch*patch)
-
-    Notes
-    -----
-    A convolution whose stride is its kernel's size is this reshape and one matrix product.
-    Reference: transformers modeling_siglip.py, SiglipVisionEmbeddings.
+    A convolution whose stride is its kernel's size is this reshape and one matrix product; what remains of R is left
+    out, as by a convolution without padding.  Reference: transformers modeling_siglip.py, SiglipVisionEmbeddings.
     """
     I, R = pixels.shape[:2]
     side = R // patch_size

@@ -84,18 +84,9 @@ def forward(
 
 
 def see(w, cfg, pictures):
-    """Turn pictures into soft tokens: the vision tower, then the connector.  Once a picture, whatever is asked of it.
+    """Turn pictures in [-1, 1] into soft tokens, by tower and connector: pictures (I, R, R, 3) -> (I, P, D).
 
-    Parameters
-    ----------
-    w : Weights
-    cfg : Config
-    pictures : (I, R, R, 3)
-        In [-1, 1].
-
-    Returns
-    -------
-    soft : (I, P, D)
+    Once a picture, whatever is asked of it.
     """
     inputs.check_pictures(pictures, cfg)
     pixels = w.keep("pixels", pictures.astype(w.precision.dtype, copy=False))
@@ -104,34 +95,15 @@ def see(w, cfg, pictures):
 
 
 def connect(patches, w):
-    """Bring patch vectors to the decoder's width.
+    """Bring patch vectors to the decoder's width: patches (I, P, C) -> (I, P, D).
 
-    Parameters
-    ----------
-    patches : (I, P, C)
-    w : Weights
-        At ``connector``: ``out.weight (D, C)``, ``out.bias (D)``.
-
-    Returns
-    -------
-    out : (I, P, D)
-
-    Notes
-    -----
     Reference: transformers modeling_paligemma.py, PaliGemmaMultiModalProjector.
     """
     return w.keep("out", ops.linear(patches, w["out.weight"], w["out.bias"]))
 
 
 def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only=False):
-    """Read a whole prompt and score what comes next: :func:`read`, then the head.
-
-    Returns
-    -------
-    logits : (B, T, V), or (B, 1, V) with ``last_only``
-    state : State
-        For :func:`step`.
-    """
+    """Read a whole prompt as :func:`read`, and score what comes next: logits (B, T, V), or (B, 1, V); state."""
     norm, state = read(w, cfg, ids, soft, token_types, attention_mask, positions)
     wanted = ops.last_real(norm, state.attention_mask) if last_only else norm
     return text.logits(wanted, w.at("text"), cfg.text), state
@@ -144,18 +116,16 @@ def read(w, cfg, ids, soft, token_types, attention_mask, positions):
     ----------
     w : Weights
     cfg : Config
-    ids : (B, T)
+    ids, token_types, attention_mask, positions : (B, T)
     soft : (I, P, D) or None
         From :func:`see`.
-    token_types : (B, T)
-    attention_mask : (B, T)
-    positions : (B, T)
 
     Returns
     -------
     norm : (B, T, D)
         What :func:`text.logits` scores; the head costs more than a block, so score only rows that are wanted.
     state : State
+        For :func:`step`.
 
     Raises
     ------
@@ -180,9 +150,8 @@ def step(w, cfg, ids, positions, state, attention_mask=None):
     ----------
     w : Weights
     cfg : Config
-    ids : (B, T)
+    ids, positions : (B, T)
         Of the suffix: each sees back only.  Image tokens are ordinary ids here.
-    positions : (B, T)
     state : State
         Stays as it was: another continuation may start from it again.
     attention_mask : (B, T), optional

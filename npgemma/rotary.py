@@ -38,15 +38,12 @@ def angles(positions, head_dim, theta, dtype):
 
 
 def rotate(x, cos, sin, inner):
-    """Turn each pair of channels (i, i + H/2) by its angle.
+    """Turn each pair of channels (i, i + H/2) by its angle; ``inner`` rounds the products, as eager PyTorch does.
 
     Parameters
     ----------
     x : (B, T, N, H)
-    cos : (B, T, H/2)
-    sin : (B, T, H/2)
-    inner : callable
-        Rounds the products, which eager PyTorch materialises.
+    cos, sin : (B, T, H/2)
 
     Returns
     -------

@@ -11,21 +11,8 @@ from npgemma.base import blocks
 
 
 def embed(ids, w, cfg):
-    """Look up the ids, scaled by the root of the width.
+    """Look up the ids, scaled by the root of the width: ids (B, T) -> (B, T, D).
 
-    Parameters
-    ----------
-    ids : (B, T)
-    w : Weights
-        At ``text``: ``embedded.weight (V, D)``.
-    cfg : TextConfig
-
-    Returns
-    -------
-    embedded : (B, T, D)
-
-    Notes
-    -----
     Reference: transformers modeling_gemma.py, GemmaTextScaledWordEmbedding.
     """
     # sqrt(2048) is 45.25 in bfloat16: the scale is stored as the weights are.
@@ -41,10 +28,8 @@ def decode(x, w, cfg, positions, full_mask, sliding_mask, past):
     x : (B, T, D)
         Embedded ids with the pictures' soft tokens in place.
     w : Weights
-        At ``text``.
     cfg : TextConfig
     positions : (B, T)
-        Integers; rotation needs no other knowledge of place.
     full_mask : (B, T, S)
     sliding_mask : (B, T, S) or None
         For the blocks that ``cfg.layer_windows`` gives a window.
@@ -80,7 +65,6 @@ def block(x, w, cfg, mask, cos, sin, past=None):
     ----------
     x : (B, T, D)
     w : Weights
-        ``attn_norm``, ``attn``, ``mlp_norm``, ``mlp``; with post-norms also ``attn_post_norm`` and ``mlp_post_norm``.
     cfg : TextConfig
     mask : (B, T, S)
     cos, sin : (B, T, H/2)
@@ -116,20 +100,8 @@ def post_norm(name, x, w, cfg):
 
 
 def mlp(x, w):
-    """Widen twice, let one half open the other, narrow.
+    """Widen twice, let one half open the other, narrow: x (B, T, D) -> (B, T, D).
 
-    Parameters
-    ----------
-    x : (B, T, D)
-    w : Weights
-        ``gate.weight (F, D)``, ``up.weight (F, D)``, ``out.weight (D, F)``.
-
-    Returns
-    -------
-    out : (B, T, D)
-
-    Notes
-    -----
     out = W_out (gelu(W_gate x) * W_up x).  Shazeer 2020, eq. 6 (GEGLU).
     Reference: transformers modeling_gemma.py, GemmaMLP.
     """
@@ -141,23 +113,10 @@ def mlp(x, w):
 
 
 def logits(x, w, cfg):
-    """Score each token as the next one, by the embedding table itself.
+    """Score each token as the next one, by the embedding table itself: x (B, T, D) -> (B, T, V).
 
-    Parameters
-    ----------
-    x : (B, T, D)
-        Normalised by :func:`decode`; pass only the positions whose scores are wanted.
-    w : Weights
-        At ``text``: ``embedded.weight (V, D)``, the tied head.
-    cfg : TextConfig
-
-    Returns
-    -------
-    logits : (B, T, V)
-
-    Notes
-    -----
-    Press & Wolf 2017.  Reference: transformers modeling_paligemma.py, PaliGemmaForConditionalGeneration.
+    ``x`` is :func:`decode`'s, of the positions whose scores are wanted.  Press & Wolf 2017.
+    Reference: transformers modeling_paligemma.py, PaliGemmaForConditionalGeneration.
     """
     product = ops.linear(x, w["embedded.weight"])
     if cfg.final_softcap is None:

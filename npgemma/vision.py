@@ -9,22 +9,8 @@ from npgemma.base import blocks
 
 
 def encode(pixels, w, cfg):
-    """Turn pictures into one vector a patch.
+    """Turn pictures in [-1, 1] into one vector a patch: pixels (I, R, R, 3) -> (I, P, C).
 
-    Parameters
-    ----------
-    pixels : (I, R, R, 3)
-        In [-1, 1].
-    w : Weights
-        At ``vision``.
-    cfg : VisionConfig
-
-    Returns
-    -------
-    norm : (I, P, C)
-
-    Notes
-    -----
     Reference: transformers modeling_siglip.py, SiglipVisionTransformer.
     """
     flat = ops.patchify(pixels, cfg.patch_size)
@@ -38,21 +24,8 @@ def encode(pixels, w, cfg):
 
 
 def block(x, w, cfg):
-    """Let patches exchange what they know, then let each think about it.
+    """Let patches exchange what they know, then let each think about it: x (I, P, C) -> (I, P, C).
 
-    Parameters
-    ----------
-    x : (I, P, C)
-    w : Weights
-        ``attn_norm``, ``attn``, ``mlp_norm``, ``mlp``.
-    cfg : VisionConfig
-
-    Returns
-    -------
-    out : (I, P, C)
-
-    Notes
-    -----
     Dosovitskiy et al. 2021, eq. 2 and 3.  Reference: transformers modeling_siglip.py, SiglipEncoderLayer.
     """
     attn_norm = w.keep("attn_norm", ops.layer_norm(x, w["attn_norm.weight"], w["attn_norm.bias"], cfg.norm_eps))
@@ -65,22 +38,7 @@ def block(x, w, cfg):
 
 
 def mlp(x, w):
-    """Widen, bend, narrow.
-
-    Parameters
-    ----------
-    x : (I, P, C)
-    w : Weights
-        ``up.weight (F, C)``, ``up.bias (F)``, ``out.weight (C, F)``, ``out.bias (C)``.
-
-    Returns
-    -------
-    out : (I, P, C)
-
-    Notes
-    -----
-    Reference: transformers modeling_siglip.py, SiglipMLP.
-    """
+    """Widen, bend, narrow: x (I, P, C) -> (I, P, C).  Reference: transformers modeling_siglip.py, SiglipMLP."""
     up = w.keep("up", ops.linear(x, w["up.weight"], w["up.bias"]))
     hidden = w.keep("hidden", blocks.in_cache(ops.gelu, up, whole_rows=False))
     return w.keep("out", ops.linear(hidden, w["out.weight"], w["out.bias"]))

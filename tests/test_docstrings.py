@@ -5,17 +5,34 @@ import re
 import sys
 
 import numpy as np
+import pytest
 from random_models import GENERATIONS, random_model, random_prompt
 
 from npgemma import attention, forward, masks, ops, paligemma, rotary, text, vision
-from npgemma.base import inputs
+from npgemma.base import blocks, cache, inputs
 
-MODULES = [ops, rotary, masks, attention, vision, text, paligemma, inputs]
+MODULES = [ops, rotary, masks, attention, vision, text, paligemma, inputs, blocks, cache]
+# What the one result of a function is called where it has no name.
+RESULT = "the result"
 LINE = re.compile(r"^(\w+(?:, \w+)*) : (\(.*)$", re.MULTILINE)
 
 
+# In one line: "Take rows: x (B, T, D), mask (B, T) -> (B, 1, D)."
+SHAPE = r"\(((?:\.\.\.|[A-Z1-9][\w*/]*)(?:, [A-Z1-9][\w*/]*)*)\)"
+
+
 def promised(docstring, section):
-    """Names and shapes of a numpydoc section: [("x", [["B", "T", "D"]]), …], one list for each shape it may have."""
+    """Names and shapes of a numpydoc section: [("x", [["B", "T", "D"]]), …], one list for each shape it may have.
+
+    Where there is no such section, those that the first line gives.
+    """
+    if "----" not in docstring:
+        before, arrow, after = docstring.split("\n\n")[0].partition("->")
+        if section == "Parameters":
+            yield from ((name, [re.split(r",\s*", shape)]) for name, shape in re.findall(r"(\w+) " + SHAPE, before))
+        elif arrow and (found := re.match(r"\s*" + SHAPE, after)):
+            yield RESULT, [re.split(r",\s*", found[1])]
+        return
     parts = re.split(r"^(\w+)\n-+$", inspect.cleandoc(docstring), flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     for names, shapes in LINE.findall(sections.get(section, "")):
@@ -65,7 +82,7 @@ class Checker:
         else:
             results = dict(enumerate(arg if isinstance(arg, tuple) else (arg,)))
             names = re.findall(r"^(\w+) : ", inspect.cleandoc(function.__doc__).split("Returns")[-1], re.MULTILINE)
-            by_name = {name: results.get(place) for place, name in enumerate(names)}
+            by_name = {name: results.get(place) for place, name in enumerate(names)} | {RESULT: arg}
             self.check(function, "Returns", by_name.get, self.bound.get(id(frame), {}))
 
     def check(self, function, section, value_of, letters):
@@ -96,6 +113,18 @@ def test_shapes_in_docstrings_are_those_of_a_run():
             sys.setprofile(None)
     assert not checker.wrong, "\n".join(sorted(set(checker.wrong)))
     assert len(checker.checked) > 90
+
+
+def test_shapes_are_read_from_one_line_too():
+    line = "Take rows: x (B, T, D), mask (B, T) -> (B, 1, D)."
+    assert list(promised(line, "Parameters")) == [("x", [["B", "T", "D"]]), ("mask", [["B", "T"]])]
+    assert list(promised(line, "Returns")) == [(RESULT, [["B", "1", "D"]])]
+
+
+def test_a_false_promise_in_one_line_is_found(monkeypatch):
+    monkeypatch.setattr(ops.merge_heads, "__doc__", "Lay side by side: gathered (B, K, G, T, H) -> (B, K, T*G*H).")
+    with pytest.raises(AssertionError, match="merge_heads the result"):
+        test_shapes_in_docstrings_are_those_of_a_run()
 
 
 def test_a_false_promise_is_found():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.base import half
+
 
 def unrounded(x):
     """Give ``x`` back: the rounding of a precision that has none."""
@@ -54,12 +56,21 @@ class Precision:
     inner : callable
         Rounds inside the equations that eager PyTorch computes in several materialised steps: rotation, soft-cap,
         scaling of scores.
+    as_it_lies : tuple of type
+        Weights of these dtypes need no change: :func:`npgemma.ops.linear` widens 16-bit matrices block by block.
     """
 
     name: str
     dtype: type
     store: Callable
     inner: Callable
+    as_it_lies: tuple[type, ...]
+
+    def weight(self, array):
+        """Give a weight, as it is stored or was loaded, in the numbers that layers compute with: the one place."""
+        if array.dtype in self.as_it_lies:
+            return array
+        return self.store(half.widen(array).astype(self.dtype, copy=False))
 
     def number(self, value: float) -> float:
         """Round one constant the way the precision stores it (the embedding scale, sqrt(D))."""
@@ -69,11 +80,11 @@ class Precision:
 PRECISIONS = {
     precision.name: precision
     for precision in (
-        Precision("float64", np.float64, unrounded, unrounded),
-        Precision("float32", np.float32, unrounded, unrounded),
+        Precision("float64", np.float64, unrounded, unrounded, (np.float64,)),
+        Precision("float32", np.float32, unrounded, unrounded, (np.float32, np.uint16, np.float16)),
         # transformers in bfloat16 with eager attention: every step of its Python code is a rounded tensor.
-        Precision("bf16-hf-eager", np.float32, round_bf16, round_bf16),
+        Precision("bf16-hf-eager", np.float32, round_bf16, round_bf16, (np.uint16,)),
         # What a fused kernel does: float32 inside, one rounding where a named tensor leaves it.
-        Precision("bf16-f32-inside", np.float32, round_bf16, unrounded),
+        Precision("bf16-f32-inside", np.float32, round_bf16, unrounded, (np.uint16,)),
     )
 }

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.base import half
 from npgemma.base.errors import InputError, InputTypeError, WeightError
 from npgemma.base.precision import PRECISIONS, Precision
 
@@ -38,15 +37,12 @@ class Weights:
     path: str = ""
 
     def __getitem__(self, name):
-        """Read the weight ``name`` below this path; a float64 run widens it now, so that no second copy stays."""
+        """Read the weight ``name`` below this path, in the precision's numbers; no second copy stays."""
         full_name = self.path + name
         if full_name not in self.arrays:
             near = difflib.get_close_matches(full_name, self.arrays, n=3, cutoff=0.5)
             raise WeightError(f"no weight {full_name!r} among {len(self.arrays)}; nearest: {', '.join(near) or 'none'}")
-        array = self.arrays[full_name]
-        if self.precision.dtype is np.float64:
-            return half.widen(array).astype(np.float64)
-        return array
+        return self.precision.weight(self.arrays[full_name])
 
     def __repr__(self):
         """A tree of the weights below this path: how many arrays, numbers and bytes, and their dtypes."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from npgemma.base import elsewhere, half
 from npgemma.base.errors import CheckpointError, InputError
-from npgemma.base.precision import PRECISIONS, Precision, round_bf16
+from npgemma.base.precision import PRECISIONS, Precision
 from npgemma.base.tensors import Parameter, schema
 from npgemma.checkpoints.memory import check_memory, stays_stored
 from npgemma.checkpoints.shards import open_weights, some
@@ -256,13 +256,13 @@ def load_one(source: Source, parameter: Parameter, mode: str, pool: ThreadPoolEx
             refuse_nonfinite(source, array, pool)
         # Only a file of another writer is unaligned; products with such an array would copy it each time.
         return np.require(array, requirements="A").view()
-    wide = np.empty(array.shape, np.float32)
-    rounding = mode.startswith("bf16-")
-    list(pool.map(lambda part: fill(wide.reshape(-1)[part], array.reshape(-1)[part], rounding), parts(array.size)))
+    precision = PRECISIONS.get(mode, PRECISIONS["float32"])  # the mode bfloat16 computes in float32 too
+    wide: np.ndarray = np.empty(array.shape, precision.dtype)
+    list(pool.map(lambda part: fill(wide.reshape(-1)[part], array.reshape(-1)[part], precision), parts(array.size)))
     if not allow_nonfinite:
         refuse_nonfinite(source, wide, pool)
     source.file.let_go(source.tensor.name)
-    return wide.astype(np.float64) if mode == "float64" else wide
+    return wide
 
 
 def parts(count: int) -> list[slice]:
@@ -270,12 +270,12 @@ def parts(count: int) -> list[slice]:
     return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
 
 
-def fill(wide: np.ndarray, narrow: np.ndarray, rounding: bool) -> None:
-    """Widen one chunk to float32, in one pass over the memory."""
-    if narrow.dtype == np.uint16:
+def fill(wide: np.ndarray, narrow: np.ndarray, precision: Precision) -> None:
+    """Widen one chunk to the precision's numbers."""
+    if narrow.dtype == np.uint16 and wide.dtype == np.float32:  # in one pass over the memory
         np.left_shift(narrow, 16, out=wide.view(np.uint32), dtype=np.uint32)
     else:
-        wide[...] = round_bf16(narrow.astype(np.float32)) if rounding else narrow
+        wide[...] = precision.weight(half.widen(narrow))
 
 
 def refuse_nonfinite(source: Source, array: np.ndarray, pool: ThreadPoolExecutor) -> None:

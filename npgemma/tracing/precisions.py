@@ -1,42 +1,10 @@
 """The same model in another precision, without a second copy of its weights."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from npgemma.base import half
 from npgemma.base.errors import InputError
-from npgemma.base.precision import PRECISIONS, Precision
+from npgemma.base.precision import PRECISIONS
 from npgemma.paligemma import Model
-
-
-class Recast(Mapping):
-    """Weights that become arrays of a precision each time they are read.
-
-    Parameters
-    ----------
-    arrays : mapping of str to array
-    precision : Precision
-        One that computes in float32; float64 is widened by :class:`npgemma.base.weights.Weights` itself.
-    """
-
-    def __init__(self, arrays: Mapping, precision: Precision) -> None:
-        self.arrays = arrays
-        self.precision = precision
-
-    def __getitem__(self, name: str):
-        array = self.arrays[name]
-        # bfloat16 bits are right in every precision, and linear widens them block by block.
-        if array.dtype == np.uint16:
-            return array
-        return self.precision.store(half.widen(array).astype(self.precision.dtype, copy=False))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
 
 
 def in_precision(model: Model, name: str | None) -> Model:
@@ -62,8 +30,4 @@ def in_precision(model: Model, name: str | None) -> Model:
         return model
     if name not in PRECISIONS:
         raise InputError(f"came as {name!r}; want one of {', '.join(PRECISIONS)}", argument="precision")
-    precision = PRECISIONS[name]
-    arrays = model.weights.arrays
-    if precision.dtype is not np.float64:
-        arrays = Recast(arrays, precision)
-    return replace(model, weights=replace(model.weights, arrays=arrays, precision=precision))
+    return replace(model, weights=replace(model.weights, precision=PRECISIONS[name]))
