@@ -45,8 +45,8 @@ def forward(
         M pictures for each row, or Hugging Face's flat form, where rows may have different numbers of pictures.
         In [-1, 1].
     token_types : (B, T), optional
-        0 for the bidirectional prefix, 1 for the causal suffix.  All prefix if left out (Hugging Face 5 takes all
-        suffix then).
+        0 for the bidirectional prefix, 1 for the causal suffix.  All prefix if left out (transformers 5.23.0 takes all
+        suffix then, 5.0.0 all prefix).
     attention_mask : (B, T), optional
         1 for real tokens, 0 for padding on either side.  All real if left out.
     positions : (B, T), optional
