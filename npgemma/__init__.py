@@ -13,7 +13,13 @@ from npgemma.checkpoints.loading import load
 from npgemma.generation.generate import generate, generate_batch
 from npgemma.generation.scoring import score
 from npgemma.paligemma import Model, forward
+from npgemma.places.codec_file import load_codec
+from npgemma.places.locate import locate
+from npgemma.places.segments import encode_mask
 from npgemma.tracing.breaking import break_on
 from npgemma.tracing.trace import trace
 
-__all__ = ["Model", "NpgemmaError", "break_on", "forward", "generate", "generate_batch", "load", "score", "trace"]
+__all__ = [
+    "Model", "NpgemmaError", "break_on", "encode_mask", "forward", "generate", "generate_batch", "load", "load_codec",
+    "locate", "score", "trace",
+]

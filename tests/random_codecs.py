@@ -1,6 +1,7 @@
-"""Codecs for tests: the weights of the goldens, laid out as files."""
+"""Codecs and masks for tests: those of the goldens."""
 
 import importlib.util
+import json
 import sys
 
 import numpy as np
@@ -21,6 +22,12 @@ def import_inputs():
 
 
 codec_inputs = import_inputs()
+MASKS = json.loads((golden.GOLDEN / "masks" / "cases.json").read_text())["masks"]
+
+
+def mask_of(case):
+    """The mask of one of the golden's cases."""
+    return codec_inputs.uniform(case["seed"], tuple(case["size"])) < case["threshold"]
 
 
 def codec(name, dtype):

@@ -3,6 +3,7 @@
 Not supported: pickled files, codecs of another depth or kernel size, more or fewer words than 128.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from npgemma.base.weights import Weights
 from npgemma.checkpoints.hub_cache import find_model
 from npgemma.checkpoints.loading import TINY
 from npgemma.files.folder import model_file
+from npgemma.files.reader import is_there, read_file
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.places.codec import HALVINGS, NUM_BLOCKS, NUM_WORDS
 
+SUFFIXES = (".npz", ".safetensors")
 NAMES = ("codec.safetensors", "vae-oid.npz")  # looked for in a model's folder, in this order
 UNPACKED_LIMIT = 1 << 26  # bytes; the released file has 8.5 MB
 EMBEDDING = "_vq_vae._embedding"
@@ -52,7 +55,7 @@ def load_codec(place=None, dtype="float32"):
         If there is none, saying where to put one.
     """
     if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype: came as {dtype!r}; want float32 or float64")
+        raise InputError(f"came as {dtype!r}; want float32 or float64", argument="dtype")
     path = find_codec(place)
     if path is None:
         raise InputError(f"{place or 'the model in the box'}: has no mask codec; {where_to_put_one()}")
@@ -61,11 +64,11 @@ def load_codec(place=None, dtype="float32"):
 
 def find_codec(place=None):
     """Give the path of a model's codec, of a file itself, or None where a model has none."""
-    if place is not None and Path(place).suffix in (".npz", ".safetensors"):
+    if place is not None and Path(place).suffix in SUFFIXES:
         return Path(place)
     folder = TINY if place is None else find_model(place)
     found = [model_file(folder, name, CheckpointError) for name in NAMES]
-    return next((path for path in found if path.exists()), None)
+    return next((path for path in found if is_there(path)), None)
 
 
 def where_to_put_one():
@@ -75,6 +78,8 @@ def where_to_put_one():
 
 def read_codec(path, dtype="float32"):
     """Read a codec from a file, by its suffix."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: is no mask codec by its name; want one that ends in {' or '.join(SUFFIXES)}")
     released = path.suffix == ".npz"
     stored = read_npz(path) if released else read_safetensors(path)
     letters = dict(RELEASED) if released else {"e0": 1}
@@ -138,16 +143,15 @@ def check_array(path, name, array, axes, letters):
 
 def read_npz(path):
     """Read an archive of arrays without unpickling anything."""
+    data = io.BytesIO(read_file(path, UNPACKED_LIMIT, CheckpointError))
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(data) as archive:
             if (size := sum(member.file_size for member in archive.infolist())) > UNPACKED_LIMIT:
                 raise CheckpointError(f"{path}: would unpack to {size:,} bytes; a mask codec has 8.5 million")
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(data, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files}
     except CheckpointError:
         raise
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; {where_to_put_one()}") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as problem:
         raise CheckpointError(f"{path}: is no archive of plain arrays: {problem}; get the file again") from None
     wrong = [name for name, array in stored.items() if not isinstance(array, np.ndarray) or array.dtype != np.float32]

@@ -36,6 +36,9 @@ def make_weights(name):
         seen = shape[0] * 4 if transposed else shape[1] * shape[2] * shape[3]
         arrays[f"{layer}.weight"] = bell(SEED + 2 * number, shape, spread=2.0 * seen**-0.5)
         arrays[f"{layer}.bias"] = bell(SEED + 2 * number + 1, (shape[1 if transposed else 0],), spread=0.1)
+    # Near the nominal -1 to 1, and about as much outside as inside.
+    arrays["decoder.12.weight"] *= 0.2
+    arrays["decoder.12.bias"] = np.array([-0.3125])
     arrays["_vq_vae._embedding"] = bell(SEED + 500, (128, code), spread=0.3)
     arrays["_vq_vae._ema_cluster_size"] = np.ones(128)
     arrays["_vq_vae._ema_w"] = np.ones((128, code))
