@@ -78,11 +78,12 @@ def test_confidence_is_the_mean_probability_of_a_box_s_tokens_and_of_a_mask_s():
 def test_each_object_has_the_tokens_of_its_own():
     text = f"{BOX} cat ; {BOX} dog"
     ids = tokenizer().encode(text, "allow")
-    second = len(tokenizer().encode(f"{BOX} cat ;", "allow"))
-    logprobs = [-1.0 if place < second else -0.125 for place in range(len(ids))]
+    logprobs = [-0.01 * place for place in range(len(ids))]
+    corner = tokenizer().encode(BOX, "allow")[0]
+    second = ids.index(corner, 1)
     first, other = locate(MODEL, answer_of(text, logprobs), PICTURE)[0]
-    assert first.confidence == pytest.approx(math.exp(-1.0))
-    assert other.confidence == pytest.approx(math.exp(-0.125))
+    assert first.box_logprobs[:4] == tuple(logprobs[:4])
+    assert other.box_logprobs == tuple(logprobs[second:])
     assert math.isnan(first.mask_confidence)
 
 
