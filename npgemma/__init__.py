@@ -17,20 +17,29 @@ if TYPE_CHECKING:
     from npgemma.generation.generate import generate, generate_batch
     from npgemma.generation.scoring import score
     from npgemma.paligemma import Model, forward
+    from npgemma.places.codec_file import load_codec
+    from npgemma.places.locate import locate
+    from npgemma.places.segments import encode_mask
     from npgemma.tracing.breaking import break_on
     from npgemma.tracing.trace import trace
 
-__all__ = ["Model", "NpgemmaError", "break_on", "forward", "generate", "generate_batch", "load", "score", "trace"]
+__all__ = [
+    "Model", "NpgemmaError", "break_on", "encode_mask", "forward", "generate", "generate_batch", "load", "load_codec",
+    "locate", "score", "trace",
+]
 
 # Where each public name is defined: imported when it is first used, for none needs all the others.
 HOMES = {
     "Model": "paligemma",
     "NpgemmaError": "base.errors",
     "break_on": "tracing.breaking",
+    "encode_mask": "places.segments",
     "forward": "paligemma",
     "generate": "generation.generate",
     "generate_batch": "generation.generate",
     "load": "checkpoints.loading",
+    "load_codec": "places.codec_file",
+    "locate": "places.locate",
     "score": "generation.scoring",
     "trace": "tracing.trace",
 }

@@ -40,18 +40,18 @@ def attend(q, k, v, mask, w, scale, softcap):
     """
     B, T, N, H = q.shape
     S, K = k.shape[1:3]
-    size = max(1, SCORES_AT_ONCE // (B * N * S))
-    if w.observe is None and T > size:  # Nobody wants to see the scores whole.
-        pieces = zip(blocks.cut(q, "btnh", "t", size), blocks.cut(mask, "bts", "t", size))
-        return blocks.join([attend(few, k, v, look, w, scale, softcap) for few, look in pieces], "btd", "t")
+    at_once = max(1, SCORES_AT_ONCE // (B * N * S))
+    if w.observe is None and T > at_once:  # Nobody wants to see the scores whole.
+        pieces = zip(blocks.cut(q, "btnh", "t", at_once), blocks.cut(mask, "bts", "t", at_once))
+        return blocks.join([attend(few, k, v, seen, w, scale, softcap) for few, seen in pieces], "btd", "t")
 
     queries, keys, values = (ops.group_heads(heads, K) for heads in (q, k, v))
-    product = w.inner(blocks.product(queries, keys.swapaxes(-1, -2), "bkgth", "t", size))
+    product = w.inner(blocks.product(queries, keys.swapaxes(-1, -2), "bkgth", "t", at_once))
     scores = w.keep("scores", product * scale)
     capped = scores if softcap is None else w.keep("capped", ops.soft_cap(scores, softcap, w.inner))
     masked = capped if mask is None else masks.hide(capped, mask)
     probs = w.keep("probs", blocks.in_cache(ops.softmax, masked))
-    gathered = blocks.product(probs, values, "bkgts", "t", size)
+    gathered = blocks.product(probs, values, "bkgts", "t", at_once)
     return w.keep("mixed", ops.merge_heads(gathered))
 
 

@@ -37,6 +37,7 @@ OPTIONS = {
     "length_penalty": "--length-penalty",
     "max_new_tokens": "--max-tokens",
     "min_new_tokens": "--min-tokens",
+    "min_confidence": "--min-confidence",
     "min_p": "--min-p",
     "num_beams": "--beams",
     "num_return": "-n",

@@ -13,7 +13,7 @@ from npgemma.base.errors import ConfigError
 
 @dataclass(frozen=True)
 class Conventions:
-    """Choices on which published implementations disagree, one field for each that a layer reads.
+    """Choices on which published implementations disagree, and the name of the set.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class TextConfig:
 
     @property
     def embed_scale(self) -> float:
-        """What embeddings are multiplied with, before it is rounded to the weights' type."""
+        """What embeddings are multiplied with, before the precision rounds it."""
         return math.sqrt(self.width)
 
     @property

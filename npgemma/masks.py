@@ -1,4 +1,4 @@
-"""Who may look at whom: prefix-LM attention, the sliding window, padding.  Booleans, True = may look.
+"""Who may look at whom: prefix-LM attention, the sliding window, padding; and where soft tokens go.  Booleans.
 
 Letters: B batch, T query positions of this call, S key positions, the T queries being the last of the S.
 Not supported: packed sequences, chunked attention.

@@ -1,7 +1,7 @@
 """PaliGemma: pictures become soft tokens, stand among the embedded ids, and a decoder reads on (Beyer et al. 2024).
 
-Letters: B batch, I pictures of the whole batch, R image side, P patches a picture, L and T text positions, S all
-positions so far, C vision width, D text width, V vocabulary rows.  A prefix is read in one piece: it sees all of
+Letters: B batch, I pictures of the whole batch, R image side, P patches a picture, T text positions of this call,
+S all positions so far, C vision width, D text width, V vocabulary rows.  A prefix is read in one piece: it sees all of
 itself, so that a part of it read alone would be another computation.
 """
 
@@ -74,19 +74,18 @@ def forward(
     w = model.weights if observe is None else model.weights.watched_by(observe)
     ids = inputs.as_integers("ids", ids)
     token_types = np.zeros_like(ids) if token_types is None else inputs.as_integers("token_types", token_types)
-    seen = np.ones_like(ids) if attention_mask is None else inputs.as_integers("attention_mask", attention_mask)
+    real = np.ones_like(ids) if attention_mask is None else inputs.as_integers("attention_mask", attention_mask)
     positions = inputs.slot_positions(ids, cfg) if positions is None else inputs.as_integers("positions", positions)
     pictures = inputs.flat_pictures(pixels, ids, cfg)
     soft = None if pictures is None else see(w, cfg, pictures)
-    norm, state = read(w, cfg, ids, soft, token_types, seen, positions)
-    wanted = ops.last_real(norm, state.attention_mask) if last_only else norm
-    return text.logits(wanted, w.at("text"), cfg.text)
+    norm, state = read(w, cfg, ids, soft, token_types, real, positions)
+    return head(norm, state, w, cfg, last_only)
 
 
 def see(w, cfg, pictures):
     """Turn pictures in [-1, 1] into soft tokens, by tower and connector: pictures (I, R, R, 3) -> (I, P, D).
 
-    Once a picture, whatever is asked of it.
+    They do not depend on the prompt: a picture is seen once.
     """
     inputs.check_pictures(pictures, cfg)
     pixels = w.keep("pixels", pictures.astype(w.precision.dtype, copy=False))
@@ -105,8 +104,13 @@ def connect(patches, w):
 def prefill(w, cfg, ids, soft, token_types, attention_mask, positions, last_only=False):
     """Read a whole prompt as :func:`read`, and score what comes next: logits (B, T, V), or (B, 1, V); state."""
     norm, state = read(w, cfg, ids, soft, token_types, attention_mask, positions)
-    wanted = ops.last_real(norm, state.attention_mask) if last_only else norm
-    return text.logits(wanted, w.at("text"), cfg.text), state
+    return head(norm, state, w, cfg, last_only), state
+
+
+def head(norm, state, w, cfg, last_only):
+    """Score all positions, or each row's last real one: norm (B, T, D) -> logits (B, T, V) or (B, 1, V)."""
+    scored = ops.last_real(norm, state.attention_mask) if last_only else norm
+    return text.logits(scored, w.at("text"), cfg.text)
 
 
 def read(w, cfg, ids, soft, token_types, attention_mask, positions):
@@ -138,9 +142,9 @@ def read(w, cfg, ids, soft, token_types, attention_mask, positions):
     inputs.check_image_tokens(places, soft, cfg)
     embedded = text.embed(ids, w.at("text"), cfg.text)
     spliced = splice(embedded, soft, places, w.at("text"))
-    full, sliding = look(w, cfg, token_types, attention_mask, ids.shape[1])
-    norm, blocks = text.decode(spliced, w.at("text"), cfg.text, positions, full, sliding, past=None)
-    return norm, State(blocks, token_types, attention_mask)
+    full, sliding = both_masks(w, cfg, token_types, attention_mask, ids.shape[1])
+    norm, present = text.decode(spliced, w.at("text"), cfg.text, positions, full, sliding, past=None)
+    return norm, State(present, token_types, attention_mask)
 
 
 def step(w, cfg, ids, positions, state, attention_mask=None):
@@ -172,10 +176,10 @@ def step(w, cfg, ids, positions, state, attention_mask=None):
     ids, suffix, real, positions = given(w, ids, np.ones_like(ids), real, positions)
     embedded = text.embed(ids, w.at("text"), cfg.text)
     token_types = np.concatenate([state.token_types, suffix], axis=1)
-    seen = np.concatenate([state.attention_mask, real], axis=1)
-    full, sliding = look(w, cfg, token_types, seen, ids.shape[1])
-    norm, blocks = text.decode(embedded, w.at("text"), cfg.text, positions, full, sliding, past=state.blocks)
-    return text.logits(norm, w.at("text"), cfg.text), State(blocks, token_types, seen)
+    all_real = np.concatenate([state.attention_mask, real], axis=1)
+    full, sliding = both_masks(w, cfg, token_types, all_real, ids.shape[1])
+    norm, present = text.decode(embedded, w.at("text"), cfg.text, positions, full, sliding, past=state.blocks)
+    return text.logits(norm, w.at("text"), cfg.text), State(present, token_types, all_real)
 
 
 def given(w, ids, token_types, attention_mask, positions):
@@ -193,7 +197,7 @@ def splice(embedded, soft, places, w):
     return w.keep("spliced", embedded if soft is None else ops.splice(embedded, soft, places))
 
 
-def look(w, cfg, token_types, attention_mask, num_queries):
+def both_masks(w, cfg, token_types, attention_mask, num_queries):
     """Say who may look at whom: token_types (B, S), attention_mask (B, S) -> two masks, (B, T, S).
 
     The second, of blocks with a window, is None where no block has one.

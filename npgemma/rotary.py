@@ -19,7 +19,7 @@ def angles(positions, head_dim, theta, dtype):
     theta : float
         Base of the frequencies, 10000.
     dtype : type
-        ``np.float64``, or ``np.float32`` for PyTorch's float32 order.
+        ``np.float64``, or ``np.float32`` to round as PyTorch's float32 does.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def angles(positions, head_dim, theta, dtype):
     exponents = np.arange(0, head_dim, 2, like=positions).astype(dtype) / head_dim
     # PyTorch's pow(float, float32 tensor) is right to the last bit, NumPy's float32 power is not: go through float64.
     powers = (theta ** exponents.astype(np.float64)).astype(dtype)
-    # PyTorch multiplies by the inverse frequency; dividing by the frequency moves a cosine by 2e-4 at position 4000.
+    # PyTorch multiplies by 1 / powers, its inv_freq; dividing by powers moves a cosine by 2e-4 at position 4000.
     return positions.astype(dtype)[..., None] * (1.0 / powers)
 
 

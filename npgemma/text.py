@@ -15,7 +15,7 @@ def embed(ids, w, cfg):
 
     Reference: transformers modeling_gemma.py, GemmaTextScaledWordEmbedding.
     """
-    # sqrt(2048) is 45.25 in bfloat16: the scale is stored as the weights are.
+    # As the precision stores it: sqrt(2048) is 45.25 in bfloat16.
     scale = w.precision.number(cfg.embed_scale)
     return w.keep("embedded", ops.embed(ids, w["embedded.weight"]) * scale)
 

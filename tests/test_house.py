@@ -30,6 +30,7 @@ ROOMS = {
     "checkpoints": {"base", "config", "paligemma", "files", "words"},
     "generation": {"base", "files", "words", "checkpoints"} | MODEL,
     "tracing": {"base", "files", "generation"} | MODEL,
+    "places": {"base", "files", "words", "checkpoints", "generation"} | MODEL,
     "show": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
 }
 VERBS = {"verbs", "cli", *ROOMS} | MODEL

@@ -52,7 +52,7 @@ def join(pieces, axes, letter):
 
 
 def product(a, b, axes, letter, size):
-    """Give ``a @ b``, of at most ``size`` of a's ``letter`` at a time, one of its rows' axes.
+    """Give ``a @ b``, for at most ``size`` indices at a time of a's axis ``letter``, which is not its last.
 
     BLAS rounds differently for other shapes: a product in pieces has the bits that its pieces have alone.
     """

@@ -2,7 +2,7 @@
 
 An *expression* is Python over names: tensors and weights (looked for from the row's own place outwards, so that ``q``
 in the row ``text.blocks.3.attn.q_rot`` is ``text.blocks.3.attn.q``), numbers of the configuration and sizes by their
-letter, equations of ``ops``, ``rotary`` and ``masks``, and seven words:
+letter, equations of ``ops``, ``rotary`` and ``masks``, and these:
 
     x             what a block reads: the block before, or what enters the tower
     earlier(k)    the calls before and this one, one after the other
@@ -11,6 +11,9 @@ letter, equations of ``ops``, ``rotary`` and ``masks``, and seven words:
     a if c else b chosen by the configuration, or by the call
     @, .mT        matrix product; the last two axes exchanged
     scored        the positions whose logits are wanted
+    cos, sin      NumPy's, where they are called
+    dtype         the precision's
+    window        of this block, or None; pictures, last_only: of the call
 
 A test evaluates every row on the tensors of a run.  :mod:`npgemma.base.expressions` reads expressions,
 :mod:`npgemma.base.tensors` gives sizes, :mod:`npgemma.base.elsewhere` other programs' names.
@@ -44,7 +47,7 @@ class Weight:
     matrix : bool
         Whether vectors are multiplied with it, so that it may stay in 16 bits as stored.
     needs : str
-        The field of the configuration without which there is none.
+        The field of the text configuration without which there is none.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Row:
     graph : str
         Names in llama.cpp's graph, ``Qcur-{n}``.
     needs : str
-        The field of the configuration without which it is not computed.
+        The field of the text configuration without which it is not computed.
     meaning : str
         Of what is given, or of a name that other programs mean otherwise.
     """
@@ -220,16 +223,16 @@ ROWS = (
     Row("attention_mask", "B T", "", "paligemma.given", "model : input attention_mask", "input_mask",
         meaning="1 for real tokens, 0 for padding"),
     Row("positions", "B T", "", "paligemma.given", "text : input position_ids", "llm", "inp_pos",
-        meaning="1, 2, 3, ..."),
+        meaning="from first_position (1) on"),
     Row("text.embedded", "B T D", "embed(ids, embedded.weight) * number(embed_scale)", "text.embed",
-        meaning="before transformers 5.x without the factor sqrt(D)", graph="inp_scaled"),
+        meaning="to transformers 5.2.0 without the factor sqrt(D)", graph="inp_scaled"),
     Row("text.spliced", "B T D",
         "splice(embedded, connector.out, image_places(ids, token_types, image_token_id)) if pictures else embedded",
-        "paligemma.splice", "text : input inputs_embeds; before 5.x still without the factor sqrt(D)", "llm"),
-    Row("mask.full", "B T S", "prefix_lm(earlier(token_types), earlier(attention_mask), T)", "paligemma.look",
+        "paligemma.splice", "text : input inputs_embeds; to 5.2.0 still without the factor sqrt(D)", "llm"),
+    Row("mask.full", "B T S", "prefix_lm(earlier(token_types), earlier(attention_mask), T)", "paligemma.both_masks",
         MASK_INPUT, "llm", "KQ_mask"),
     Row("mask.sliding", "B T S",
-        "sliding_prefix_lm(earlier(token_types), earlier(attention_mask), T, sliding_window)", "paligemma.look",
+        "sliding_prefix_lm(earlier(token_types), earlier(attention_mask), T, sliding_window)", "paligemma.both_masks",
         MASK_INPUT + ", of a sliding block", "llm", "KQ_mask_swa", needs="sliding_window"),
 
     # The decoder.

@@ -71,7 +71,7 @@ class Weights:
         Parameters
         ----------
         name : str
-            The tensor's short name, also that of the local variable it is bound to.
+            The tensor's short name; where a layer binds it, that of the local variable too.
         x : array
             Of the precision's dtype.
 

@@ -12,9 +12,9 @@ from npgemma.base.cache import take_state
 from npgemma.base.errors import InputError
 from npgemma.generation import beams
 from npgemma.generation.answers import Answer, Growing, Token
+from npgemma.generation.boxes import with_boxes
 from npgemma.generation.drawing import Draws
 from npgemma.generation.loop import grow
-from npgemma.generation.places import with_boxes
 from npgemma.generation.requests import Prefilled, Ready, Request, check_model, prefill, prepare
 from npgemma.generation.settings import Settings, check_callable, check_listed, for_model
 from npgemma.paligemma import Model

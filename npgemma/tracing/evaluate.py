@@ -35,7 +35,7 @@ def evaluate(
     Parameters
     ----------
     name : str
-        Of a row that is not given, without ``step.N.``.
+        Of a tensor that has an expression, ``text.norm``; no ``step.N.`` before it.
     seen : mapping of str to array
         Tensors of the call by name: those that the row's expression names.
     w : Weights

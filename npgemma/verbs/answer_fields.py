@@ -3,9 +3,10 @@
 from typing import Any
 
 from npgemma.generation.answers import Answer
+from npgemma.verbs.finder import Finder
 
 
-def answer_fields(answer: Answer) -> dict[str, Any]:
+def answer_fields(answer: Answer, image: Any, find: Finder) -> dict[str, Any]:
     """Give what is an answer's own; ``boxes``, ``unread`` and ``others`` only where there are any."""
     found: dict[str, Any] = {
         "text": answer.text,
@@ -14,9 +15,9 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
         "logprobs": answer.logprobs,
         "score": answer.score,
     }
-    for name in ("boxes", "unread"):
-        if getattr(answer, name):
-            found[name] = [each.as_object() for each in getattr(answer, name)]
+    for name, objects in zip(("boxes", "unread"), find(answer, image), strict=True):
+        if objects:
+            found[name] = [each.as_object() for each in objects]
     if answer.others:
-        found["others"] = [answer_fields(each) for each in answer.others]
+        found["others"] = [answer_fields(each, image, find) for each in answer.others]
     return found

@@ -28,6 +28,7 @@ from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Request
 from npgemma.paligemma import Model
 from npgemma.verbs.answer_fields import answer_fields
+from npgemma.verbs.finder import Finder
 from npgemma.verbs.options import tell
 
 OURS = ("image", "prompt", "ids")
@@ -46,7 +47,7 @@ class Question:
     error: str = ""
 
 
-def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]) -> int:
+def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any], find: Finder) -> int:
     """Answer all questions of ``args.batch``.
 
     Returns
@@ -71,13 +72,13 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
         if output is not None and again:
             try:
                 for number in again:
-                    [lines[number]] = answered(model, [questions[number]], settings, mark)
+                    [lines[number]] = answered(model, [questions[number]], settings, mark, find)
             finally:  # an interrupted run keeps what it has
                 output.replace(map(as_line, lines))
             failed = sum("error" in line for line in lines)
         for start in range(len(lines), len(questions), args.batch_size):
             progress(start, len(questions))
-            for line in answered(model, questions[start : start + args.batch_size], settings, mark):
+            for line in answered(model, questions[start : start + args.batch_size], settings, mark, find):
                 failed += "error" in line
                 write_line(output, line)
     if failed:
@@ -98,10 +99,12 @@ def reading_notes(name: str, questions: list[Question]) -> list[str]:
     return list(notes.values())
 
 
-def answered(model: Model, group: list[Question], settings: dict[str, Any], mark: str) -> list[dict[str, Any]]:
+def answered(
+    model: Model, group: list[Question], settings: dict[str, Any], mark: str, find: Finder
+) -> list[dict[str, Any]]:
     """Give the output lines of some questions."""
     return [
-        {"run": mark, "line": question.line, "question": question.fields, **outcome(answer)}
+        {"run": mark, "line": question.line, "question": question.fields, **outcome(answer, question, find)}
         for question, answer in zip(group, answer_group(model, group, settings), strict=True)
     ]
 
@@ -152,11 +155,11 @@ def answer_group(model: Model, group: list[Question], settings: dict[str, Any]) 
     return [answer_group(model, [question], settings)[0] for question in group]
 
 
-def outcome(answer: Answer | str) -> dict[str, Any]:
+def outcome(answer: Answer | str, question: Question, find: Finder) -> dict[str, Any]:
     """Give the part of an output line that the model made."""
     if isinstance(answer, str):
         return {"error": " ".join(answer.split())}
-    return answer_fields(answer) | {"notes": answer.notes}
+    return answer_fields(answer, question.fields.get("image"), find) | {"notes": answer.notes}
 
 
 def write_line(output: Lines | None, fields: dict[str, Any]) -> None:
@@ -190,6 +193,7 @@ def mark_of(model: Model, args: argparse.Namespace, settings: dict[str, Any]) ->
     pieces = () if model.tokenizer is None else model.tokenizer.vocabulary.pieces
     whole = [
         args.model, args.dtype, args.precision, args.boxes_only, args.allow_specials, chosen,
+        args.codec, args.masks_as, args.min_confidence,
         repr(model.config), repr(model.image_settings), fingerprint("\0".join(pieces).encode()),
         {name: sample(array) for name, array in model.weights.arrays.items()},
     ]

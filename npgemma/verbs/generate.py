@@ -6,21 +6,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from npgemma.base import printer
 from npgemma.base.errors import InputError, OutputError
 from npgemma.base.progress import Progress
 from npgemma.files.writer import check_target, write_file
 from npgemma.generation.answers import Answer, Token
+from npgemma.generation.boxes import original
 from npgemma.generation.constraints import Detections
 from npgemma.generation.generate import generate_batch
-from npgemma.generation.places import original
 from npgemma.generation.requests import Ready, prepare
 from npgemma.generation.settings import DEFAULT_NEW_TOKENS
 from npgemma.paligemma import Model
-from npgemma.show.draw import draw_boxes
+from npgemma.places.drawing import draw_boxes
+from npgemma.places.locate import Place
 from npgemma.show.profile import Profile
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.batch_file import answer_file
+from npgemma.verbs.finder import Finder, add_place_options
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 WORDS = "[IMAGE] [PROMPT]"
@@ -52,7 +56,7 @@ def add(subparsers) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
     group.add_argument("--profile", action="store_true", help="where the time went, tensor by tensor, on stderr")
-    group.add_argument("--draw", metavar="OUT.png", help="draw the boxes of the answer on the picture")
+    group.add_argument("--draw", metavar="OUT.png", help="draw the answer's boxes and masks on the picture")
     group.add_argument("--force", action="store_true", help="let --draw replace a file that is there")
     group.add_argument("--batch", metavar="FILE.jsonl", help=BATCH_HELP)
     group.add_argument(
@@ -60,6 +64,7 @@ def add(subparsers) -> None:
     )
     group.add_argument("-o", "--output", metavar="FILE.jsonl",
                        help="answers of --batch; if it holds some, only others and failed ones are computed")
+    add_place_options(parser)
     add_model_options(parser)
 
 
@@ -94,14 +99,14 @@ def run(args: argparse.Namespace) -> int:
     if args.batch is not None:
         refuse_beside_batch(args)
         model, _ = load_model(args)
-        return answer_file(model, args, settings_of(args, model))
+        return answer_file(model, args, settings_of(args, model), Finder(args, model))
     if args.output is not None:
         raise InputError("--output: holds the answers of --batch; one answer goes to standard output")
     request = request_of(args)
     if args.draw is not None:
         check_drawing(args.draw, request.image, args.force)
     model, load_seconds = load_model(args)
-    settings = settings_of(args, model)
+    settings, find = settings_of(args, model), Finder(args, model)
     ready = prepare(model, request)
     heard = Heard(streams=not args.json and model.tokenizer is not None)
     profile = Profile(model.weights.arrays, model.config) if args.profile else None
@@ -109,13 +114,13 @@ def run(args: argparse.Namespace) -> int:
         answer = ask(model, ready, settings, heard, profile)
     except KeyboardInterrupt:
         if heard.tokens or args.json:
-            show(heard.answer(ready), args, {"load": load_seconds}, heard)
+            show(heard.answer(ready), request.image, args, {"load": load_seconds}, heard, find)
         raise
-    show(answer, args, {"load": load_seconds}, heard)
+    show(answer, request.image, args, {"load": load_seconds}, heard, find)
     if profile is not None:
         printer.show(profile.table())
     if args.draw is not None:
-        draw(args.draw, model, answer, request.image, args.force)
+        draw(args.draw, original(model, request.image), find(answer, request.image)[0], args.force)
     return 0
 
 
@@ -172,10 +177,12 @@ def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, prof
         return generate_batch(model, [ready], on_token=heard if one else None, observe=profile, **settings)[0]
 
 
-def show(answer: Answer, args: argparse.Namespace, seconds: dict[str, float], heard: Heard) -> None:
+def show(
+    answer: Answer, image: Any, args: argparse.Namespace, seconds: dict[str, float], heard: Heard, find: Finder
+) -> None:
     """Print the answer, or what of it has not been streamed yet."""
     if args.json:
-        printer.say_json(as_object(answer, seconds))
+        printer.say_json(as_object(answer, image, seconds, find))
         return
     if heard.streams:
         printer.say()
@@ -184,15 +191,17 @@ def show(answer: Answer, args: argparse.Namespace, seconds: dict[str, float], he
     else:
         printer.say("\n".join(each.text for each in (answer, *answer.others)))
     tell(answer.notes)
-    tell([f"{each.text!r} is no box: {each.reason}" for each in answer.unread])
+    places, unread = find(answer, image)
+    tell([f"{each.text!r} is no box: {each.reason}" for each in unread])
+    tell([f"{each.box.label!r} has no mask: {each.unmasked}" for each in places if each.unmasked])
     if answer.finish_reason == "length":
         tell([f"the answer was cut after {len(answer.ids)} tokens; --max-tokens lets it go on"])
 
 
-def as_object(answer: Answer, seconds: dict[str, float]) -> dict[str, Any]:
+def as_object(answer: Answer, image: Any, seconds: dict[str, float], find: Finder) -> dict[str, Any]:
     """Give an answer as a JSON object."""
     whole = {"prompt_ids": answer.prompt_ids, "seconds": seconds | answer.seconds, "notes": answer.notes}
-    return answer_fields(answer) | whole
+    return answer_fields(answer, image, find) | whole
 
 
 def check_drawing(name: str, image: list[Any] | None, force: bool) -> None:
@@ -206,14 +215,13 @@ def check_drawing(name: str, image: list[Any] | None, force: bool) -> None:
     check_target(name, force)
 
 
-def draw(name: str, model: Model, answer: Answer, image: list[Any] | None, force: bool) -> None:
-    """Draw the boxes of an answer on its picture; what stood under the name stays until all is written."""
-    picture = original(model, image)
+def draw(name: str, picture: Image.Image | None, places: list[Place], force: bool) -> None:
+    """Draw places on their picture; what stood under the name stays until all is written."""
     if picture is None:
         return
-    if not answer.boxes:
+    if not places:
         tell(["the answer has no boxes: the picture is drawn without"])
-    drawn, data = draw_boxes(picture, answer.boxes), io.BytesIO()
+    drawn, data = draw_boxes(picture, [each.box for each in places], [each.mask for each in places]), io.BytesIO()
     try:
         drawn.save(data, DRAWINGS[Path(name).suffix.lower()])
     except (OSError, ValueError) as problem:  # a side that the format does not allow

@@ -1,7 +1,7 @@
 """Boxes in answers: ``<locYMIN><locXMIN><locYMAX><locXMAX> label ; ...`` to pixels of the picture, and back.
 
-Segment codes are kept as numbers. Not supported: turning them into outlines; tables of the PaliGemma 2 paper, which
-put x before y.
+Segment codes are kept as numbers here; :mod:`npgemma.places` makes masks of them.  Not supported: tables of the
+PaliGemma 2 paper, which put x before y.
 """
 
 import re

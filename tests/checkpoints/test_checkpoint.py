@@ -328,7 +328,9 @@ def test_row_41_a_file_that_changes_while_loading(tmp_path):
 def test_row_43_nothing_that_is_read_can_be_unpickled_or_run():
     package = Path(npgemma.__file__).parent
     every = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-    assert not re.search(r"\bimport (pickle|marshal|shelve|joblib)|allow_pickle|np\.load\(", every)
+    # The released mask codec is an .npz archive, which NumPy reads without unpickling when it is told so.
+    plain = every.replace("np.load(data, allow_pickle=False)", "")
+    assert not re.search(r"\bimport (pickle|marshal|shelve|joblib)|allow_pickle|np\.load\(", plain)
     reading = "".join(path.read_text(encoding="utf-8") for path in (package / "files").glob("*.py"))
     assert not re.search(r"\bexec\(|\beval\(|import_module", reading)
 

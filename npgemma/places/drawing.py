@@ -1,10 +1,8 @@
-"""Boxes drawn on a picture, each with its label.
-
-Not supported: outlines of segment codes.
-"""
+"""Boxes and masks drawn on a picture, each with its label."""
 
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from npgemma.words.locations import Box
@@ -12,16 +10,21 @@ from npgemma.words.locations import Box
 # Far apart in hue and all light enough for black letters; one for each label, in the order of appearance.
 COLOURS = ((255, 214, 0), (0, 229, 255), (255, 128, 171), (118, 255, 3), (255, 145, 0), (179, 157, 255))
 BLACK = (0, 0, 0)
+TINT = 0.5  # of a mask's colour, over its pixels
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
-    """Draw boxes on a copy of a picture.
+def draw_boxes(
+    image: Image.Image, boxes: Sequence[Box], masks: Sequence[np.ndarray | None] | None = None
+) -> Image.Image:
+    """Draw boxes, and the masks inside them, on a copy of a picture.
 
     Parameters
     ----------
     image : picture
         The original, in which ``boxes`` count their pixels.
     boxes : sequence of Box
+    masks : sequence of (H, W) of bool or None, optional
+        One a box, as large as the picture.
 
     Returns
     -------
@@ -30,11 +33,14 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
         any ground.  Labels stand on their box, below it or inside it, wherever they fit and cover no other label.
     """
     drawn = image.convert("RGB")  # a copy, even of an RGB picture
-    canvas = ImageDraw.Draw(drawn)
     line = max(1, round(min(drawn.size) / 250))
     font = ImageFont.load_default(max(10, round(min(drawn.size) / 32)))
     labels = list(dict.fromkeys(box.label for box in boxes))
     colours = [COLOURS[labels.index(box.label) % len(COLOURS)] for box in boxes]
+    for mask, colour in zip(masks or [], colours, strict=masks is not None):
+        if mask is not None:
+            drawn = tinted(drawn, mask, colour)
+    canvas = ImageDraw.Draw(drawn)
     for box, colour in zip(boxes, colours, strict=True):
         draw_frame(canvas, box, colour, line)
     taken: list[tuple[int, int, int, int]] = []
@@ -42,6 +48,12 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:
         if box.label:
             draw_label(canvas, box, colour, font, taken, drawn.size)
     return drawn
+
+
+def tinted(image: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+    """Give a picture with a colour over the pixels of a mask, through which it can still be seen."""
+    weights = Image.fromarray((mask * round(255 * TINT)).astype(np.uint8))
+    return Image.composite(Image.new("RGB", image.size, colour), image, weights)
 
 
 def draw_frame(canvas: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], line: int) -> None:

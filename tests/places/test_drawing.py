@@ -1,10 +1,10 @@
-"""Boxes drawn on a picture: where lines and labels are, and that they can be seen."""
+"""Boxes and masks drawn on a picture: where lines and labels are, and that they can be seen."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from npgemma.show.draw import BLACK, COLOURS, choose_place, draw_boxes
+from npgemma.places.drawing import BLACK, COLOURS, choose_place, draw_boxes
 from npgemma.words.locations import Box
 
 
@@ -92,3 +92,20 @@ def test_boxes_at_the_rim_without_area_or_in_tiny_pictures_are_drawn(corners):
 def test_no_boxes_leave_the_picture_as_it_is():
     image = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
     assert (drawn(image) == np.asarray(image)).all()
+
+
+def test_a_mask_lays_half_of_its_colour_over_its_pixels_alone():
+    mask = np.zeros((30, 40), bool)
+    mask[10:20, 15:25] = True
+    box = Box("", (10.0, 5.0, 30.0, 25.0))
+    pixels = np.asarray(draw_boxes(grey(40, 30), [box], [mask]))
+    assert np.abs(pixels[15, 20] - (np.array(COLOURS[0]) + 128) / 2).max() <= 1
+    assert (pixels[15, 12] == 128).all() and (pixels[9, 20] == 128).all()
+
+
+def test_boxes_without_a_mask_stand_beside_those_with_one():
+    boxes = [Box("a", (5.0, 5.0, 15.0, 15.0)), Box("b", (20.0, 5.0, 30.0, 15.0))]
+    mask = np.zeros((30, 40), bool)
+    mask[8:12, 23:27] = True
+    pixels = np.asarray(draw_boxes(grey(40, 30), boxes, [None, mask]))
+    assert (pixels[10, 10] == 128).all() and (pixels[10, 25] != 128).any()

@@ -1,0 +1,1 @@
+"""Boxes and masks: the mask codec, answers as places in a picture, drawing, scores."""
