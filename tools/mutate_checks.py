@@ -115,8 +115,7 @@ def main():
     args = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT)]
-    import hypothesis  # noqa: F401  in the parent, so that no child imports them again
-    import numpy  # noqa: F401
+    import numpy  # noqa: F401  in the parent, so that no child imports them again
     import PIL.Image  # noqa: F401
     import pytest  # noqa: F401
     import sentencepiece  # noqa: F401
