@@ -19,6 +19,7 @@ from npgemma.base.errors import (
     CheckpointError,
     ConfigError,
     ImageError,
+    InputError,
     NonfiniteError,
     NpgemmaError,
     TokenizerError,
@@ -30,6 +31,9 @@ VERBS = ("generate", "score", "trace", "step", "names", "plan", "doctor")
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
 FILE_ERRORS = (CheckpointError, ConfigError, ImageError, NonfiniteError, TokenizerError)
+
+# Bytes of address space below which NumPy cannot be imported, and below which each thread of its BLAS takes too much.
+LEAST_ROOM, ROOM_FOR_THREADS = 2**28, 2**32
 
 # Errors carry the argument of the Python function; in a terminal it is an option.
 OPTIONS = {
@@ -123,6 +127,8 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         advice = "'npgemma plan' tells what a model needs; --dtype bfloat16 halves it"
         return complain(f"not enough memory ({error or 'an array could not be made'}); {advice}", WRONG_INPUT)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return complain("no further thread can be started: memory, or the number of processes, is limited", WRONG_INPUT)
     raise error
 
 
@@ -154,6 +160,7 @@ def run(words: Sequence[str]) -> int:
         parser.parse_args(words)  # --help, or a mistake
         parser.print_help()
         return DONE
+    check_room()
     _, verbs = build_parser(words[:1])
     # The verb's own parser reads its words: only so may options stand between IMAGE and PROMPT.
     parser = verbs[words[0]]
@@ -162,6 +169,26 @@ def run(words: Sequence[str]) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     code: int = args.run(args)
     return code
+
+
+def check_room() -> None:
+    """Refuse too small an address space before NumPy is imported: its BLAS ends the process by a signal there.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    if limit < LEAST_ROOM:
+        raise InputError(f"'ulimit -v' leaves {limit >> 10:,} kB of address space; want {LEAST_ROOM >> 10:,} or more")
+    if limit < ROOM_FOR_THREADS:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser]]:

@@ -197,3 +197,48 @@ def test_every_option_of_the_table_is_an_option_of_a_verb(capsys):
 def test_the_version_is_told(capsys):
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"npgemma (\d+\.\d+.*|\(not installed\))\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("megabytes", [100, 184, 190, 255, 256, 300, 500])
+def test_with_little_address_space_there_is_an_answer_or_a_line_and_no_signal(megabytes):
+    done = command(f"ulimit -v {megabytes * 1024}; NPGEMMA names text.logits")
+    if megabytes < 256:
+        assert (done.returncode, done.stdout) == (1, "")
+        wanted = f"npgemma: 'ulimit -v' leaves {megabytes * 1024:,} kB of address space; want 262,144 or more\n"
+        assert done.stderr == wanted
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_256_megabytes_of_address_space_are_enough_for_an_answer():
+    done = command("ulimit -v 262144; NPGEMMA generate")
+    assert done.returncode == 0 and len(done.stdout.split()) > 3 and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_ctrl_c_while_numpy_is_imported_is_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "npgemma", "generate"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "multiarray" not in maps.read_text() and process.poll() is None:
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"", b"npgemma: interrupted\n")
+
+
+def test_the_command_can_speak_before_numpy_is_there():
+    code = "import sys, npgemma.cli; print([name for name in sys.modules if name in ('numpy', 'PIL', 'pdb')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_public_names_are_found_where_the_table_says():
+    import npgemma
+
+    assert set(npgemma.HOMES) == set(npgemma.__all__) <= set(dir(npgemma))
+    for name, place in npgemma.HOMES.items():
+        assert getattr(npgemma, name) is getattr(importlib.import_module(f"npgemma.{place}"), name)
+    with pytest.raises(AttributeError, match="module 'npgemma' has no attribute 'paint'"):
+        npgemma.paint

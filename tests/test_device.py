@@ -44,7 +44,7 @@ def test_padding_steps_and_taken_states_run_on_a_device(name):
     assert np.all(np.isfinite(to_host(logits))) and logits.shape == (3, 1, cfg.text.vocab_size)
 
 
-def test_the_device_refuses_host_arrays():
+def test_row_88_the_device_refuses_host_arrays():
     x = to_device(np.ones(3))
     for mistake in (lambda: x + np.ones(3), lambda: np.concatenate([x, np.ones(3)]), lambda: np.asarray(x)):
         with pytest.raises(TypeError):

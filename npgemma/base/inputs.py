@@ -26,7 +26,23 @@ def as_integers(name, values):
         raise InputError("came as rows of different lengths; want integers (B, T), padded", argument=name) from None
     if array.ndim != 2 or array.dtype.kind not in "iub" or array.size == 0:
         raise InputError(f"came as {array.shape} {array.dtype}; want integers (B, T), both at least 1", argument=name)
+    if array.dtype.kind == "u" and int(np.max(array)) >= 2**63:
+        raise InputError(f"came with {int(np.max(array))}; want integers below 2^63", argument=name)
     return array if array.dtype.kind == "i" else array.astype(np.int64)
+
+
+def as_pixels(values):
+    """Take an array of pixels, or nested lists of them; the model checks its shape and its numbers.
+
+    Raises
+    ------
+    InputError
+        If the lists are ragged.
+    """
+    try:
+        return values if hasattr(values, "dtype") else np.array(values)
+    except ValueError:
+        raise InputError("came as lists of different lengths; want floats (B, M, R, R, 3)", argument="pixels") from None
 
 
 def slot_positions(ids, cfg):

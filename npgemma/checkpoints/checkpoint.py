@@ -42,6 +42,7 @@ FOREIGN = {
 # The output head, which PaliGemma ties to the embedding table.
 HEADS = {layout.head for layout in elsewhere.LAYOUTS.values()}
 CHUNK = 1 << 20  # numbers widened at a time by one thread: a few MB stay in its cache
+COMPARED = 1000  # names among which the nearest one is looked for
 SMALL_FILE = 256 * 2**20  # bytes
 
 
@@ -156,6 +157,7 @@ def pair(holders: dict[str, MappedFile], cfg: Config) -> tuple[dict[str, Source]
             unknown.add(key)
     keys = elsewhere.keys(cfg, elsewhere.layout_of(holders, cfg) or "A")
     missing = {keys[name] for name in parameters.keys() - found.keys()}
+    faults += other_generation(missing, unknown, cfg)
     if missing or unknown:
         faults.append(f"tensors {faults_of_names(missing, unknown)}; does config.json belong to them?")
     sources = {name: found[name] for name in parameters if name in found}
@@ -173,6 +175,19 @@ def foreign(holders: dict[str, MappedFile]) -> list[str]:
     ]
 
 
+def other_generation(missing: set[str], unknown: set[str], cfg: Config) -> list[str]:
+    """Recognise the weights of one PaliGemma under the configuration of the other, by the norms that only 2 has."""
+    odd = missing if cfg.text.post_norms else unknown
+    if not any(key.endswith(".pre_feedforward_layernorm.weight") for key in odd):
+        return []
+    said, found = (2, 1) if cfg.text.post_norms else (1, 2)
+    kind = {1: "gemma", 2: "gemma2"}
+    return [
+        f"the weights are PaliGemma {found}'s, config.json says PaliGemma {said} "
+        f"(text_config.model_type {kind[said]!r}, not {kind[found]!r}): one of them is another model's"
+    ]
+
+
 def is_known_extra(key: str) -> bool:
     """Tell a tensor that some version of transformers saved and the model does not use."""
     return any(re.fullmatch(pattern, key) for pattern in KNOWN_EXTRAS)
@@ -182,7 +197,7 @@ def faults_of_names(missing: set[str], extras: set[str]) -> str:
     """List what is missing and what is left over, with the left-over name that is nearest to the first missing one."""
     faults = []
     if missing:
-        near = difflib.get_close_matches(min(missing), extras, n=1)
+        near = difflib.get_close_matches(min(missing), sorted(extras)[:COMPARED], n=1)
         faults.append(f"{len(missing)} missing: {some(missing)}" + (f" (nearest found: {near[0]!r})" if near else ""))
     if extras:
         faults.append(f"{len(extras)} unknown: {some(extras)}")

@@ -6,12 +6,13 @@ checked here, with bounds, before anything is allocated.  Code that a configurat
 """
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from npgemma.base.errors import ConfigError
+from npgemma.base.errors import ConfigError, OddWarning
 from npgemma.config import Config, TextConfig, VisionConfig, alternating_windows
 from npgemma.files.folder import model_file
 from npgemma.files.reader import is_there, read_json
@@ -162,6 +163,10 @@ def parse_vision(section: Section) -> VisionConfig:
     )
     if vision.image_size < vision.patch_size:
         raise section.fault("image_size", vision.image_size, f"at least patch_size, {vision.patch_size}")
+    if vision.image_size % vision.patch_size:
+        odd = f"is {vision.image_size}, no multiple of patch_size, {vision.patch_size}"
+        unseen = "the right and lower margins of a picture are not seen"
+        warnings.warn(f"{section.place}image_size {odd}: {unseen}", OddWarning, stacklevel=5)
     if vision.width % vision.num_heads:
         raise section.fault("hidden_size", vision.width, f"a multiple of num_attention_heads, {vision.num_heads}")
     return vision

@@ -6,7 +6,7 @@ from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.weights import Weights
 from npgemma.checkpoints import checkpoint, hf_config, hub_cache
-from npgemma.files import image
+from npgemma.files import image_settings
 from npgemma.paligemma import Model
 from npgemma.words import tokenizer
 
@@ -65,6 +65,6 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
         config=config,
         weights=Weights(arrays, PRECISIONS[name]),
         tokenizer=tokenizer.load_tokenizer(place, config) if tokenizer.has_tokenizer(place) else None,
-        image_settings=image.read_settings(place),
+        image_settings=image_settings.read_settings(place),
         name=str(folder or "the model in the box"),
     )

@@ -68,6 +68,9 @@ def left_by_groups(process: Path = Path("/proc/self/cgroup"), root: Path = Path(
         # In a container the path may be the host's, which is not there; the container's own group is at the root.
         own = root / folder / path.lstrip("/")
         for place in (own, *own.parents):
+            # Nothing but the groups' own files is opened; of a group outside the container, the path has dots.
+            if ".." in place.parts or not place.is_relative_to(root / folder):
+                continue
             limit, used = (number("".join(lines_of(place / name))) for name in (limit_name, used_name))
             if limit is not None and used is not None:
                 stat = numbers(place / "memory.stat")

@@ -1,10 +1,12 @@
 """The weight files of a model's folder: one ``model.safetensors``, or several with an index."""
 
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from npgemma.base.errors import CheckpointError
+from npgemma.base.errors import CheckpointError, OddWarning
 from npgemma.files.folder import model_file
 from npgemma.files.reader import is_there, read_json
 from npgemma.files.safetensors_file import MappedFile, open_safetensors
@@ -64,7 +66,7 @@ def what_else(folder: Path) -> str:
 def open_shards(folder: Path) -> dict[str, MappedFile]:
     """Open what an index lists, and hold index and files against each other, both ways."""
     where = folder / INDEX
-    listed = read_index(folder)
+    listed, said = read_index(folder)
     present = {path.name for path in folder.iterdir() if SHARD.fullmatch(path.name)}
     refuse_any(where, "files of the folder that the index does not list", present - set(listed.values()))
     shards = {name: model_file(folder, name, CheckpointError) for name in sorted(set(listed.values()))}
@@ -75,16 +77,22 @@ def open_shards(folder: Path) -> dict[str, MappedFile]:
     refuse_any(where, "tensors that the index does not list", held.keys() - listed.keys())
     absent = {key for key, name in listed.items() if key not in files[name].tensors}
     refuse_any(where, "tensors that are not in the shard named for them", absent)
-    return {key: files[name] for key, name in listed.items()}
+    holders = {key: files[name] for key, name in listed.items()}
+    found = sum(file.tensors[key].end - file.tensors[key].start for key, file in holders.items())
+    if said not in (None, found):  # no reason to refuse: transformers never reads it
+        fault = f"the index says {said!r:.40} bytes of tensors, the files hold {found}; do they belong together?"
+        warnings.warn(f"{where}: {fault}", OddWarning, stacklevel=3)
+    return holders
 
 
-def read_index(folder: Path) -> dict[str, str]:
-    """Read the ``weight_map`` of an index: the shard of each tensor."""
+def read_index(folder: Path) -> tuple[dict[str, str], Any]:
+    """Read the ``weight_map`` of an index, the shard of each tensor, and its ``total_size``, None if it has none."""
     path = model_file(folder, INDEX, CheckpointError)
-    listed = read_json(path, CheckpointError).get("weight_map")
+    index = read_json(path, CheckpointError)
+    listed, metadata = index.get("weight_map"), index.get("metadata")
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
         raise CheckpointError(f"{path}: weight_map is {str(listed)[:80]!r}; want an object of tensor name to file name")
-    return listed
+    return listed, metadata.get("total_size") if isinstance(metadata, dict) else None
 
 
 def refuse_any(place: Path, fault: str, found: set[str]) -> None:
@@ -95,5 +103,5 @@ def refuse_any(place: Path, fault: str, found: set[str]) -> None:
 
 def some(found: set[str], most: int = 10) -> str:
     """The first names of a set, as a reader can check them: quoted, with the number of the rest."""
-    shown = ", ".join(repr(name) for name in sorted(found)[:most])
+    shown = ", ".join(f"{name!r:.120}" for name in sorted(found)[:most])
     return shown + (f" and {len(found) - most} more" if len(found) > most else "")

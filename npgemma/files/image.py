@@ -6,28 +6,22 @@ loses is never silent: it is refused, or said in a note. Letters: M pictures, R 
 Not supported: pictures of other formats than PNG, JPEG, WebP, BMP and GIF, and the torchvision resize.
 """
 
+import contextlib
 import io
-import math
+import threading
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageFile, ImageOps
+from PIL import Image, ImageColor, ImageFile
 
-from npgemma.base.errors import ConfigError, ImageError
+from npgemma.base.errors import ImageError
 from npgemma.files import sniff
-from npgemma.files.folder import model_file
-from npgemma.files.reader import is_there, read_file, read_json
+from npgemma.files.image_settings import RESAMPLES, ImageSettings
+from npgemma.files.reader import read_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-RESAMPLES = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 # Modes that Pillow would convert with a silent loss.
 UNFIT_MODES = {
     "F": "its pixels are floats; scale them to 0..255 and convert to mode L first",
@@ -36,43 +30,21 @@ UNFIT_MODES = {
 }
 MAX_FILE_BYTES = 1_000_000_000
 EXIF_ORIENTATION = 0x0112
+# What brings a picture of each orientation upright; 1 is upright.  ImageOps.exif_transpose writes the EXIF data anew
+# too, and dies of broken ones.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow's bound is a global of its own.
+ONE_AT_A_TIME = threading.Lock()
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """How a picture becomes pixels: the first five fields as in ``preprocessor_config.json``, the rest npgemma's.
-
-    ``size`` is the side the folder asks for, None where it does not say. ``background`` lies under transparent
-    pixels. ``exif`` turns a photograph upright, which the reference does not. ``sixteen_bit`` 'scale' divides 16-bit
-    grey by 257.
-    """
-
-    size: int | None = None
-    resample: str = "bicubic"
-    rescale_factor: float = 1 / 255
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    max_pixels: int = 50_000_000
-    background: str = "white"
-    exif: bool = False
-    frame: int = 0
-    sixteen_bit: str = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.resample not in RESAMPLES:
-            raise ImageError(f"resample is {self.resample!r}; want one of {', '.join(RESAMPLES)}")
-        if self.sixteen_bit not in ("refuse", "scale"):
-            raise ImageError(f"sixteen_bit is {self.sixteen_bit!r}; want 'refuse' or 'scale'")
-        if self.frame < 0 or self.max_pixels < 1:
-            raise ImageError(f"frame is {self.frame}, max_pixels {self.max_pixels}; want >= 0 and >= 1")
-        try:
-            ImageColor.getrgb(self.background)
-        except ValueError as problem:
-            raise ImageError(
-                f"background is {self.background!r}; want a colour such as 'white' or '#ff8800'"
-            ) from problem
 
 
 def load_pixels(
@@ -143,8 +115,7 @@ def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -
     stream = io.BytesIO(data)
     # Pillow raises nearly anything on a broken file (OSError, SyntaxError, struct.error, ...), so all is caught here.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size has a stricter limit.
+        with _noting(name, notes):
             image: Image.Image = Image.open(stream, formats=FORMATS)
     except Image.DecompressionBombError as problem:
         raise ImageError(f"{name}: is too large: {problem}; want at most {settings.max_pixels:,} pixels") from problem
@@ -153,13 +124,19 @@ def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -
         raise ImageError(f"{name}: is {kind}; want PNG, JPEG, WebP, BMP or GIF that opens{why(problem)}") from problem
     _check_size(image, name, settings)
     try:
-        if image.format == "PNG":
-            # Decoding skips the checksums of the pixel data; verify() reads them, and spoils its image.
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()
-        _select_frame(image, name, settings, notes)
-        image.load()
+        with _noting(name, notes), _bounded(settings.max_pixels):
+            if image.format == "PNG":
+                # Decoding skips the checksums of the pixel data; verify() reads them, and spoils its image.
+                Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+            _select_frame(image, name, settings, notes)
+            image.load()
     except ImageError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as problem:
+        raise ImageError(
+            f"{name}: has a frame that outgrows the picture: {problem}; make it smaller, or raise max_pixels "
+            "(--max-pixels)"
+        ) from None
     except Exception as problem:
         read = stream.tell()
         raise ImageError(
@@ -170,6 +147,28 @@ def _decode(data: bytes, name: str, settings: ImageSettings, notes: list[str]) -
     if image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I"):
         notes.append(f"{name}: 16 bits a channel were cut to 8, as in transformers")
     return image
+
+
+@contextlib.contextmanager
+def _noting(name: str, notes: list[str]) -> Iterator[None]:
+    """Make notes of Pillow's warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size has a stricter limit
+        yield
+    notes += [f"{name}: Pillow warns: {warning.message}" for warning in caught]
+
+
+@contextlib.contextmanager
+def _bounded(limit: int) -> Iterator[None]:
+    """Let Pillow refuse a frame above ``limit`` pixels: a GIF's may be larger than what its header says."""
+    with ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def why(problem: Exception) -> str:
@@ -210,15 +209,19 @@ def _select_frame(image: Image.Image, name: str, settings: ImageSettings, notes:
 def _upright(image: Image.Image, name: str, settings: ImageSettings, notes: list[str]) -> Image.Image:
     """Turn a photograph as its EXIF says, if the settings ask for it; say so either way."""
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        with _noting(name, notes):
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as problem:  # Broken EXIF raises nearly anything, and is no reason to refuse the picture.
         notes.append(f"{name}: its EXIF data cannot be read and is ignored ({problem})")
         return image
     if orientation == 1:
         return image
+    if orientation not in TURNS:
+        notes.append(f"{name}: EXIF orientation {orientation!r:.40} is none of 1 to 8, and ignored")
+        return image
     if settings.exif:
         notes.append(f"{name}: turned upright from EXIF orientation {orientation}, unlike in transformers")
-        return ImageOps.exif_transpose(image)
+        return image.transpose(TURNS[orientation])
     notes.append(f"{name}: EXIF orientation {orientation} is ignored, as in transformers; exif=True (--exif) turns it")
     return image
 
@@ -319,69 +322,3 @@ def normalise(squares: np.ndarray, settings: ImageSettings) -> np.ndarray:
     scaled = levels[squares]
     pixels: np.ndarray = (scaled - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
     return pixels
-
-
-# --- settings of a folder --------------------------------------------------------------------------------------------
-
-
-def read_settings(folder: str | Path) -> ImageSettings:
-    """Read the settings a model folder gives, or the released ones where it gives none.
-
-    Notes
-    -----
-    ``preprocessor_config.json``, or as transformers 5 saves it, ``image_processor`` in ``processor_config.json``.
-    """
-    path = model_file(Path(folder), "preprocessor_config.json", ConfigError)
-    fields = read_json(path, ConfigError) if is_there(path) else None
-    if fields is None:
-        path = model_file(Path(folder), "processor_config.json", ConfigError)
-        fields = (read_json(path, ConfigError) if is_there(path) else {}).get("image_processor")
-    if fields is None:
-        return ImageSettings()
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: image_processor is {fields!r}; want an object")
-    for key in ("do_resize", "do_rescale", "do_normalize"):
-        if fields.get(key, True) is not True:
-            raise ConfigError(f"{path}: {key} is {fields[key]!r}; npgemma always does this step, want true")
-    return ImageSettings(
-        size=_side(path, fields.get("size")),
-        resample=_resample(path, fields.get("resample")),
-        rescale_factor=_number(path, "rescale_factor", fields.get("rescale_factor", 1 / 255)),
-        mean=_three(path, "image_mean", fields.get("image_mean", 0.5)),
-        std=_three(path, "image_std", fields.get("image_std", 0.5)),
-    )
-
-
-def _side(path: Path, size: Any) -> int | None:
-    if size is None:
-        return None
-    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
-    if type(height) is not int or height != width or not 1 <= height <= 16384:
-        raise ConfigError(f"{path}: size is {size!r}; want equal height and width, whole numbers in 1..16384")
-    return height
-
-
-def _resample(path: Path, code: Any) -> str:
-    if code is None:
-        return "bicubic"
-    for name, resample in RESAMPLES.items():
-        if type(code) is int and code == int(resample):
-            return name
-    known = ", ".join(f"{int(resample)} ({name})" for name, resample in RESAMPLES.items())
-    raise ConfigError(f"{path}: resample is {code!r}; want one of {known}")
-
-
-def _number(path: Path, key: str, value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ConfigError(f"{path}: {key} is {value!r}; want a finite number")
-    if key != "image_mean" and not value > 0:
-        raise ConfigError(f"{path}: {key} is {value!r}; want a number above 0")
-    return float(value)
-
-
-def _three(path: Path, key: str, value: Any) -> tuple[float, float, float]:
-    values = value if isinstance(value, list) else [value] * 3
-    if len(values) != 3:
-        raise ConfigError(f"{path}: {key} has {len(values)} values; want 3, one a channel")
-    red, green, blue = (_number(path, key, each) for each in values)
-    return red, green, blue

@@ -11,6 +11,7 @@ import numpy as np
 from npgemma import paligemma
 from npgemma.base.cache import take_state
 from npgemma.generation.answers import Growing
+from npgemma.generation.finite import check_logits
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled
 from npgemma.generation.settings import Settings
@@ -120,6 +121,7 @@ def continue_all(running: list[Beam], logits, prompt_ids: list[int], settings: S
     candidates : list of Beam
         Twice as many as there shall be beams, or more where there are several stop ids.
     """
+    check_logits(logits, [0] * len(running), [beam.ids for beam in running])
     logprobs = log_softmax(logits)
     shaped = process(logprobs, settings, [prompt_ids] * len(running), [beam.ids for beam in running])
     totals = (shaped + np.array([[beam.total] for beam in running], dtype=shaped.dtype)).reshape(-1)

@@ -5,7 +5,8 @@ from typing import Any
 
 from PIL import Image
 
-from npgemma.files.image import ImageSettings, open_picture, to_rgb
+from npgemma.files.image import open_picture, to_rgb
+from npgemma.files.image_settings import ImageSettings
 from npgemma.generation.answers import Answer
 from npgemma.paligemma import Model
 from npgemma.words.locations import has_locations, read_boxes

@@ -14,6 +14,7 @@ from npgemma.generation import beams
 from npgemma.generation.answers import Answer, Growing, Token
 from npgemma.generation.boxes import with_boxes
 from npgemma.generation.drawing import Draws
+from npgemma.generation.finite import locating
 from npgemma.generation.loop import grow
 from npgemma.generation.requests import Prefilled, Ready, Request, check_model, prefill, prepare
 from npgemma.generation.settings import Settings, check_callable, check_listed, for_model
@@ -146,10 +147,11 @@ def answer_side_by_side(
     seconds: dict[str, float] = {}
     if settings.max_new_tokens:
         w = model.weights if observe is None else model.weights.watched_by(observe)
-        start = share(prefill(model, ready, observe), n)
         draws = [Draws(settings.seed or 0, number) for _ in ready for number in range(n)]
-        started = time.perf_counter()
-        grow(w, model.config, start, growing, draws, settings)
+        with locating(model, [each for each in ready for _ in range(n)], observe):
+            start = share(prefill(model, ready, observe), n)
+            started = time.perf_counter()
+            grow(w, model.config, start, growing, draws, settings)
         steps = max(len(answer.ids) for answer in growing) - 1
         seconds = start.seconds | {"per_token": (time.perf_counter() - started) / steps if steps else 0.0}
     answers = [answer.answer([*ready[index // n].notes, *notes], seconds) for index, answer in enumerate(growing)]
@@ -169,9 +171,10 @@ def answer_by_beams(model: Model, ready: Ready, settings: Settings, observe=None
     if not settings.max_new_tokens:
         return Growing(ready.ids, settings, model.tokenizer).answer(ready.notes, {})
     w = model.weights if observe is None else model.weights.watched_by(observe)
-    start = prefill(model, [ready], observe)
-    started = time.perf_counter()
-    found = beams.search(w, model.config, start, ready.ids, settings, model.tokenizer)
+    with locating(model, [ready], observe):
+        start = prefill(model, [ready], observe)
+        started = time.perf_counter()
+        found = beams.search(w, model.config, start, ready.ids, settings, model.tokenizer)
     if not found:
         raise InputError("no beam could end; allow a stop id somewhere, or lower num_beams", argument="allowed")
     longest = max(len(beam.ids) for _, beam in found)

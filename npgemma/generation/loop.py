@@ -6,6 +6,7 @@ from npgemma import paligemma
 from npgemma.base.cache import take_state
 from npgemma.generation.answers import Growing
 from npgemma.generation.drawing import Draws, draw, likeliest
+from npgemma.generation.finite import check_logits
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled
 from npgemma.generation.settings import Settings
@@ -30,6 +31,7 @@ def grow(w, cfg, start: Prefilled, answers: list[Growing], draws: list[Draws], s
     logits, state, positions = start.logits, start.state, start.positions
     while rows:
         growing = [answers[row] for row in rows]
+        check_logits(logits, rows, [each.ids for each in growing])
         scores = process(logits, settings, [each.prompt_ids for each in growing], [each.ids for each in growing])
         logprobs = log_softmax(logits)
         for index, row in enumerate(rows):

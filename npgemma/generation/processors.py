@@ -6,6 +6,7 @@ be chosen.  Reference: transformers generation/logits_process.py and GenerationM
 
 import numpy as np
 
+from npgemma.base.errors import InputError, InputTypeError
 from npgemma.generation.settings import Settings
 
 
@@ -33,10 +34,30 @@ def process(scores, settings: Settings, prompts, answers):
         scores = forbid(scores, settings.stop_ids or ())
     if settings.allowed is not None:
         choose = settings.allowed
-        scores = restrict(scores, [choose(answer) if callable(choose) else choose for answer in answers])
+        chosen = [choose(answer) if callable(choose) else choose for answer in answers]
+        scores = restrict(scores, chosen)
     if settings.suppress_ids:
         scores = forbid(scores, settings.suppress_ids)
     return limit(scores, settings) if settings.samples else scores
+
+
+def allowed_ids(ids, V):
+    """Take what an ``allowed`` gave as an index, if it is one: a negative id would choose from the end, in silence.
+
+    Returns
+    -------
+    index : (ids)
+    """
+    try:
+        index = np.asarray(ids if hasattr(ids, "dtype") else list(ids))
+    except (TypeError, ValueError):
+        raise InputTypeError(f"gave {ids!r:.80}; want a list of ids", argument="allowed") from None
+    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+        raise InputError(f"gave {ids!r:.80}; want ids, whole numbers, at least one", argument="allowed")
+    low, high = int(np.min(index)), int(np.max(index))
+    if low < 0 or high >= V:
+        raise InputError(f"gave ids in [{low}, {high}]; want ids in 0..{V - 1}", argument="allowed")
+    return index.astype(np.int64)
 
 
 def limit(scores, settings: Settings):
@@ -93,7 +114,7 @@ def restrict(scores, allowed):
     """
     restricted = np.full_like(scores, -np.inf)
     for row, ids in enumerate(allowed):
-        index = np.asarray(ids if hasattr(ids, "dtype") else list(ids), dtype=np.int64)
+        index = allowed_ids(ids, scores.shape[-1])
         picked = scores[row, index]
         restricted[row, index] = picked if np.any(picked > -np.inf) else 0.0
     return restricted

@@ -5,18 +5,21 @@ longest prompt, V vocabulary.
 """
 
 import time
-from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from npgemma import paligemma
 from npgemma.base import inputs
 from npgemma.base.cache import State
 from npgemma.base.errors import InputError, InputTypeError
+from npgemma.config import Config
 from npgemma.files.image import load_pixels
-from npgemma.generation.settings import check_whole
+from npgemma.generation.settings import check_ids
 from npgemma.words.prompt import build_prompt
 
 
@@ -86,19 +89,13 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     check_model(model)
     if not isinstance(request, Request):
         raise InputTypeError(f"one came as {type(request).__name__}; want Request(image, prompt)", argument="requests")
-    if isinstance(request.image, Sized) and not isinstance(request.image, np.ndarray) and not len(request.image):
-        raise InputError(f"came as {request.image!r}, without a picture; leave it out for text only", argument="image")
-    if isinstance(request.image, Mapping):
-        raise InputTypeError(
-            f"came as {type(request.image).__name__}; want a picture, or a list of them",
-            argument="image",
-        )
+    request = replace(request, image=listed_pictures(request.image))
     R, P = model.config.vision.image_size, model.config.vision.num_patches
     if request.image is not None and request.pixels is not None:
         raise InputError("image and pixels are both given; want one of them")
     notes: list[str] = []
     if request.pixels is not None:
-        pixels = np.asarray(request.pixels)
+        pixels = inputs.as_pixels(request.pixels)
         if pixels.ndim != 4 or pixels.shape[1:] != (R, R, 3):
             raise InputError(f"came as {pixels.shape}; want (pictures of the prompt, {R}, {R}, 3)", argument="pixels")
     else:
@@ -106,12 +103,30 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
     if request.ids is not None:
         if request.prompt:
             raise InputError("prompt and ids are both given; want one of them")
-        return Ready(checked_ids(request.ids), pixels, notes, request.image)
+        return Ready(checked_ids(request.ids, model.config), pixels, notes, request.image)
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer, so it takes no prompt; pass ids")
     context = model.config.text.max_positions
     prompt = build_prompt(model.tokenizer, request.prompt, len(pixels), P, specials=request.specials, context=context)
     return Ready(prompt.ids, pixels, [*notes, *prompt.notes], request.image)
+
+
+def listed_pictures(image: Any) -> Any:
+    """Give one picture as it is, several as a list.
+
+    Raises
+    ------
+    InputError
+        If the list is empty: leaving a picture out by accident would be answered without a word.
+    """
+    if image is None or isinstance(image, Image.Image | np.ndarray | Path) or image and isinstance(image, str | bytes):
+        return image
+    pictures = list(image) if isinstance(image, Iterable) else [image]
+    if not pictures:
+        raise InputError(f"came as {image!r:.80}, without a picture; leave it out for text only", argument="image")
+    if isinstance(image, Mapping) or not isinstance(image, Iterable):
+        raise InputTypeError(f"came as {type(image).__name__}; want a picture, or a list of them", argument="image")
+    return pictures
 
 
 def check_model(model: Any) -> None:
@@ -120,12 +135,11 @@ def check_model(model: Any) -> None:
         raise InputTypeError(f"came as {type(model).__name__}; want what npgemma.load gives", argument="model")
 
 
-def checked_ids(ids: Any) -> list[int]:
-    """Give ids as a list, if they are one; the model itself holds them against its vocabulary."""
+def checked_ids(ids: Any, cfg: Config) -> list[int]:
+    """Give ids as a list, if they are one of the model's vocabulary or its image token."""
     if isinstance(ids, str) or not hasattr(ids, "__len__") or not len(ids):
         raise InputError(f"came as {ids!r}; want a list of whole numbers, at least one", argument="ids")
-    for token in ids:
-        check_whole("ids", token, 0)
+    check_ids("ids", ids, max(cfg.text.vocab_size, cfg.image_token_id + 1))
     return [int(token) for token in ids]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from npgemma import ops, paligemma
 from npgemma.base.cache import take_state
 from npgemma.base.errors import InputError
+from npgemma.generation.finite import check_logits, locating
 from npgemma.generation.processors import log_softmax
 from npgemma.generation.requests import Prefilled, Request, prefill, prepare
 from npgemma.generation.settings import check_listed, check_whole
@@ -114,12 +115,16 @@ def score(
         raise InputError("came empty; want at least one", argument="answers")
     # The final soft-cap is applied here: big_vision's loss is taken without it.
     uncapped = replace(model.config, text=replace(model.config.text, final_softcap=None))
-    start = prefill(replace(model, config=uncapped), [request], observe)
     w = model.weights if observe is None else model.weights.watched_by(observe)
     scored = []
-    for group in groups(suffixes, LOGITS_AT_ONCE // model.config.text.vocab_size):
-        logits = suffix_logits(w, uncapped, start, group)
-        scored += [rate(logits[row, : len(suffix)], suffix, w, model.config.text) for row, suffix in enumerate(group)]
+    with locating(model, [request], observe):
+        start = prefill(replace(model, config=uncapped), [request], observe)
+        for group in groups(suffixes, LOGITS_AT_ONCE // model.config.text.vocab_size):
+            logits = suffix_logits(w, uncapped, start, group)
+            for row, suffix in enumerate(group):
+                own = logits[row, : len(suffix)]
+                check_logits(own, [0] * len(suffix), [suffix[:end] for end in range(len(suffix))])
+                scored.append(rate(own, suffix, w, model.config.text))
     return Scores(tuple(scored), tuple(request.ids), tuple(request.notes))
 
 

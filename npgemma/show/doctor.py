@@ -1,7 +1,9 @@
 """What a model's folder is, and everything that is wrong with it: :func:`examine` goes on where loading would stop."""
 
+import contextlib
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npgemma.base import elsewhere
-from npgemma.base.errors import NpgemmaError
+from npgemma.base.errors import NpgemmaError, OddWarning
 from npgemma.base.tensors import schema
 from npgemma.checkpoints import checkpoint, hf_config, hub_cache, memory, shards
 from npgemma.checkpoints.checkpoint import nonfinite, set_of_files
 from npgemma.config import VARIANTS, Config
-from npgemma.files import image
+from npgemma.files import image_settings
 from npgemma.files.reader import is_there, read_json
 from npgemma.files.safetensors_file import MappedFile, Source
 from npgemma.show.costs import PROMPT_TOKENS, amount, peak_bytes
@@ -61,16 +63,12 @@ def examine(name_or_folder: str | Path, progress: Callable[[int, int], None] | N
     folder = hub_cache.find_model(name_or_folder)
     findings: list[Finding] = []
     cfg, holders = None, {}
-    try:
+    with noting("config", findings):
         cfg = hf_config.read_config(folder)
         findings += describe_config(folder, cfg)
-    except NpgemmaError as problem:
-        findings.append(Finding("fault", "config", str(problem)))
-    try:
+    with noting("weights", findings):
         holders = shards.open_weights(folder)
-        findings += describe_files(folder, holders)
-    except NpgemmaError as problem:
-        findings.append(Finding("fault", "weights", str(problem)))
+        findings += describe_files(holders)
     if cfg is not None and holders:
         findings += examine_weights(holders, cfg, progress)
     if cfg is not None:
@@ -78,6 +76,18 @@ def examine(name_or_folder: str | Path, progress: Callable[[int, int], None] | N
         findings += examine_preprocessor(folder, cfg)
     findings += describe_other_files(folder, holders)
     return Report(folder, tuple(findings))
+
+
+@contextlib.contextmanager
+def noting(topic: str, findings: list[Finding]) -> Iterator[None]:
+    """Turn an error into a fault, and warnings into notes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OddWarning)
+        try:
+            yield
+        except NpgemmaError as problem:
+            findings.append(Finding("fault", topic, str(problem)))
+    findings += [Finding("note", topic, str(warning.message)) for warning in caught]
 
 
 def describe_config(folder: Path, cfg: Config) -> Iterator[Finding]:
@@ -107,19 +117,13 @@ def shape_of(cfg: Config) -> dict:
     return {key: value for key, value in vars(cfg.text).items() if key != "vocab_size"}
 
 
-def describe_files(folder: Path, holders: dict[str, MappedFile]) -> Iterator[Finding]:
+def describe_files(holders: dict[str, MappedFile]) -> Iterator[Finding]:
     """How many weight files, tensors and bytes, in which dtypes."""
     files = set_of_files(holders)
     size = sum(file.identity[2] for file in files)
     dtypes = Counter(file.tensors[key].dtype for key, file in holders.items())
     counted = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.most_common())
     yield Finding("fact", "weights", f"{len(files)} file(s), {amount(size, 'B')}, tensors: {counted}")
-    if is_there(folder / shards.INDEX):
-        metadata = read_json(folder / shards.INDEX, NpgemmaError).get("metadata")
-        said = metadata.get("total_size") if isinstance(metadata, dict) else None
-        found = sum(file.tensors[key].end - file.tensors[key].start for key, file in holders.items())
-        if said is not None and said != found:
-            yield Finding("note", "weights", f"the index says {said} bytes of tensors, the files hold {found}")
 
 
 def examine_weights(
@@ -204,7 +208,7 @@ def examine_tokenizer(folder: Path, cfg: Config) -> Iterator[Finding]:
 def examine_preprocessor(folder: Path, cfg: Config) -> Iterator[Finding]:
     """Whether pictures are prepared as this model wants them."""
     try:
-        settings = image.read_settings(folder)
+        settings = image_settings.read_settings(folder)
     except NpgemmaError as problem:
         yield Finding("fault", "preprocessor", str(problem))
         return

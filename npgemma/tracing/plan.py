@@ -121,7 +121,7 @@ def given(cfg: Config, ids, pixels=None, token_types=None, attention_mask=None, 
     types = np.zeros_like(ids) if token_types is None else inputs.as_integers("token_types", token_types)
     mask = np.ones_like(ids) if attention_mask is None else inputs.as_integers("attention_mask", attention_mask)
     slots = inputs.slot_positions(ids, cfg) if positions is None else inputs.as_integers("positions", positions)
-    return Question(ids, types, mask, slots.astype(np.int64), None if pixels is None else np.asarray(pixels))
+    return Question(ids, types, mask, slots.astype(np.int64), None if pixels is None else inputs.as_pixels(pixels))
 
 
 def plan(

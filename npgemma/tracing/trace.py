@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from npgemma.base.describe import describe, size_of, to_host
-from npgemma.base.errors import InputTypeError, TensorError
+from npgemma.base.errors import InputTypeError, NonfiniteError, TensorError
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.generation.generate import generate
 from npgemma.generation.requests import Request
@@ -318,7 +318,7 @@ def carry_out(planned: Plan, watch: Watch) -> list[int] | None:
         pixels = None if question.pixels is None else question.pixels[0]
         length = planned.max_new_tokens
         return list(generate(planned.model, ids=ids, pixels=pixels, max_new_tokens=length, observe=watch).ids)
-    except Stopped:
+    except (Stopped, NonfiniteError):  # what is not finite is in the trace, and its manifest names the first
         return None
 
 

@@ -15,9 +15,11 @@ def answer_fields(answer: Answer, image: Any, find: Finder) -> dict[str, Any]:
         "logprobs": answer.logprobs,
         "score": answer.score,
     }
-    for name, objects in zip(("boxes", "unread"), find(answer, image), strict=True):
-        if objects:
-            found[name] = [each.as_object() for each in objects]
+    places, unread = find(answer, image)
+    if places:
+        found["boxes"] = [each.as_object() for each in places]
+    if unread:
+        found["unread"] = [each.as_object() for each in unread]
     if answer.others:
         found["others"] = [answer_fields(each, image, find) for each in answer.others]
     return found

@@ -13,7 +13,8 @@ from npgemma.base.errors import ImageError, InputError, OddWarning, SlowWarning
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.progress import Progress
 from npgemma.checkpoints.loading import DTYPES, TINY, load
-from npgemma.files.image import MAX_FILE_BYTES, RESAMPLES, ImageSettings
+from npgemma.files.image import MAX_FILE_BYTES
+from npgemma.files.image_settings import RESAMPLES, ImageSettings
 from npgemma.files.reader import is_there, read_input
 from npgemma.generation.requests import Request
 from npgemma.paligemma import Model

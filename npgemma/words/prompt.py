@@ -52,8 +52,8 @@ def build_prompt(
     """
     if num_images < 0 or tokens_per_image < 1:
         raise InputError(f"num_images is {num_images}, tokens_per_image {tokens_per_image}; want >= 0 and >= 1")
-    tokenizer.encode(prompt, specials)  # Refuses what the user may not type, before anything is added.
-    prefix_ids = tokenizer.encode(_prefix_text(prompt, num_images, tokens_per_image), "allow")
+    tokenizer.check(prompt, specials)  # what the user typed, before anything is added
+    prefix_ids = tokenizer.cut_and_merge(_prefix_text(prompt, num_images, tokens_per_image))
     suffix_ids = [] if suffix is None else [*tokenizer.encode(suffix, specials), tokenizer.eos]
 
     length = len(prefix_ids) + len(suffix_ids)

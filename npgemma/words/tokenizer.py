@@ -19,8 +19,8 @@ from npgemma.config import Config
 from npgemma.files.reader import is_there
 from npgemma.words.vocabulary import IMAGE, LOCATIONS, SEGMENTS, SPACE, Vocabulary, read_vocabulary
 
-# No context holds so many characters (8,192 tokens of at most 48), and merging is done in plain Python.
-MAX_CHARACTERS = 500_000
+# Merging is done in plain Python, a second for so many; English of 8,192 tokens, the context, has 35,000.
+MAX_CHARACTERS = 125_000
 
 # Added tokens that steer the model, whatever a file's flags say. Typed by a user they are refused by default;
 # the others (newlines, runs of spaces, HTML tags) are ordinary text.
@@ -102,11 +102,19 @@ class Tokenizer:
         specials : {'refuse', 'allow'}
             Whether ``<image>``, ``<loc0001>`` and their like may stand in the text as tokens.
         """
+        self.check(text, specials)
+        return self.cut_and_merge(text)
+
+    def check(self, text: str, specials: str = "refuse") -> None:
+        """Refuse what may not be encoded: see :meth:`encode`."""
         check_text(text)
         if specials not in ("refuse", "allow"):
             raise InputError(f"specials is {specials!r}; want 'refuse' or 'allow'")
         if specials == "refuse":
             self._refuse_specials(text)
+
+    def cut_and_merge(self, text: str) -> list[int]:
+        """Give the token ids of a text that has been checked, or that is npgemma's own."""
         pieces: list[str] = []
         for part, is_token in _cut(text, self.typed):
             if is_token:

@@ -5,6 +5,7 @@ and tokens that are cut out of the text before any merging. Only vocabularies bu
 merges with byte fallback, spaces written as U+2581, no other normalisation, no space put in front.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ NAMED = ("<bos>", "<eos>", "<unk>", "<pad>", "<mask>")
 
 # The largest released tokenizer.json has 35 MB; a file ten times that is no tokenizer.
 MAX_BYTES = 350_000_000
+
+# An id as a key of JSON is a text.
+ID = re.compile("0|[1-9][0-9]{0,8}")
 
 # SentencePiece's ModelProto: kinds of piece and of model.
 CONTROL, USER_DEFINED = 3, 4
@@ -229,7 +233,7 @@ def _merge_ranks(path: Path, merges: Any, vocab: Mapping[str, int]) -> dict[tupl
     for place, merge in enumerate(merges):
         pair = tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) if isinstance(merge, list) else ()
         if len(pair) != 2 or not all(isinstance(part, str) for part in pair) or "".join(pair) not in vocab:
-            raise TokenizerError(f"{path}: merge {place} is {merge!r}; want two pieces whose union is a piece")
+            raise TokenizerError(f"{path}: merge {place} is {merge!r:.80}; want two pieces whose union is a piece")
         ranks[pair] = place
     return ranks
 
@@ -247,7 +251,7 @@ def _with_listed_tokens(vocabulary: Vocabulary, path: Path) -> Vocabulary:
     by_id = dict(enumerate(vocabulary.pieces))
     added = {token.content: token for token in vocabulary.added}
     for number, entry in listed.items():
-        token = _added_token(path, by_id, {"id": int(number) if number.isdecimal() else number, **entry})
+        token = _added_token(path, by_id, {**entry, "id": int(number) if ID.fullmatch(number) else number})
         added[token.content] = token
     return _vocabulary(vocabulary.source, _dense(path, by_id), vocabulary.merges, list(added.values()))
 
@@ -255,19 +259,22 @@ def _with_listed_tokens(vocabulary: Vocabulary, path: Path) -> Vocabulary:
 def _added_token(path: Path, by_id: dict[int, str], entry: Any) -> AddedToken:
     """Read one added token of a JSON file and give it its place among the pieces."""
     if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not entry["content"]:
-        raise TokenizerError(f"{path}: added token {entry!r} has no content")
+        raise TokenizerError(f"{path}: added token {entry!r:.80} has no content")
     for key in ("lstrip", "rstrip", "single_word"):
         if entry.get(key):
-            raise TokenizerError(f"{path}: added token {entry['content']!r} sets {key}, which npgemma does not follow")
+            token = f"added token {entry['content']!r:.80}"
+            raise TokenizerError(f"{path}: {token} sets {key}, which npgemma does not follow")
     _place(path, by_id, entry.get("id"), entry["content"])
     return AddedToken(entry["content"], bool(entry.get("special")), bool(entry.get("normalized")))
 
 
 def _place(path: Path, by_id: dict[int, str], number: Any, piece: str) -> None:
     if type(number) is not int or number < 0:
-        raise TokenizerError(f"{path}: piece {piece!r} has id {number!r}; want a whole number from 0")
+        raise TokenizerError(f"{path}: piece {piece!r:.80} has id {number!r:.80}; want a whole number from 0")
+    if not piece:
+        raise TokenizerError(f"{path}: the piece of id {number} is empty; download it again")
     if by_id.setdefault(number, piece) != piece:
-        raise TokenizerError(f"{path}: id {number} is both {by_id[number]!r} and {piece!r}; want one piece an id")
+        raise TokenizerError(f"{path}: id {number} is both {by_id[number]!r:.50} and {piece!r:.50}; want one")
 
 
 def _dense(path: Path, by_id: Mapping[int, str]) -> list[str]:
@@ -302,7 +309,9 @@ def _vocabulary(
     ids = {piece: number for number, piece in enumerate(pieces)}
     if len(ids) != len(pieces):
         twice = next(piece for number, piece in enumerate(pieces) if ids[piece] != number)
-        raise TokenizerError(f"{path}: the piece {twice!r} has two ids; want one")
+        raise TokenizerError(f"{path}: the piece {twice!r:.80} has two ids; want one")
+    if "" in ids:
+        raise TokenizerError(f"{path}: the piece of id {ids['']} is empty; download it again")
     absent = [piece for piece in ("<pad>", "<eos>", "<bos>", "<unk>") if piece not in ids]
     if absent:
         raise TokenizerError(f"{path}: is the tokenizer of another model: it has no {', '.join(absent)}; want Gemma's")

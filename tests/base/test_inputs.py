@@ -22,6 +22,9 @@ def ids_with(value):
     ("change", "message"),
     [
         ({"ids": ids_with(-1)}, "ids: came in [-1, 37]; want 0..40, or 41 for an image token"),
+        ({"ids": [[2**63]]}, f"ids: came with {2**63}; want integers below 2^63"),
+        ({"ids": [[2**64]]}, "ids: came as (1, 1) object; want integers (B, T), both at least 1"),
+        ({"pixels": [[1.0], [1.0, 2.0]]}, "pixels: came as list; want (B, M, 9, 9, 3)"),
         ({"ids": ids_with(42)}, "ids: came in [3, 42]; want 0..40, or 41 for an image token"),
         ({"ids": PROMPT["ids"].astype(float)}, "ids: came as (2, 11) float64; want integers (B, T), both at least 1"),
         ({"ids": PROMPT["ids"][0]}, "ids: came as (11,) int64; want integers (B, T), both at least 1"),

@@ -49,7 +49,7 @@ def test_show_names_but_does_not_round():
     assert seen["cos"].tolist() == [257.0]
 
 
-def test_a_tensor_promoted_to_another_dtype_is_refused():
+def test_row_87_a_tensor_promoted_to_another_dtype_is_refused():
     with pytest.raises(InputError, match="text.scores: computed as float64, the precision is float32"):
         Weights({}).at("text").keep("scores", np.float32([1.0]) * np.float64(2.0))
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -368,3 +369,21 @@ def test_a_mutated_checkpoint_is_refused_or_loads_the_same_but_for_changed_numbe
 def to_bits(array):
     """Stored bits of a loaded bfloat16 array, widened or not."""
     return array.ravel() if array.dtype == np.uint16 else (array.ravel().view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("said, found", [(1, 2), (2, 1)])
+def test_row_23_weights_of_the_other_paligemma_are_named_as_such(tmp_path, said, found):
+    message = refusal(write_folder(tmp_path, config=config_json(said), named=tensors(found)))
+    wanted = f"{tmp_path}: the weights are PaliGemma {found}'s, config.json says PaliGemma {said} (text_config."
+    assert message.startswith(wanted)
+
+
+def test_row_24_a_hundred_thousand_unknown_tensors_are_refused_in_no_time(tmp_path):
+    def edit(named):
+        named.pop(Q)
+        named.update({f"x{n:06d}.self_attn.q_proj.weight": ("F32", np.zeros(0, np.float32)) for n in range(100_000)})
+
+    folder = changed(tmp_path, edit)
+    started = time.process_time()
+    assert "100000 unknown: 'x000000." in refusal(folder)
+    assert time.process_time() - started < 6

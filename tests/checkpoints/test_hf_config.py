@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_checkpoints import DELIBERATE_NULL, config_json
 
-from npgemma.base.errors import ConfigError
+from npgemma.base.errors import ConfigError, OddWarning
 from npgemma.base.tensors import schema
 from npgemma.checkpoints.hf_config import parse_config, read_config
 from npgemma.config import VARIANTS
@@ -315,3 +315,8 @@ def test_config_that_links_out_of_the_folder(tmp_path):
     (tmp_path / "model" / "config.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(ConfigError, match="is a link to .*elsewhere.json, outside the model's folder"):
         read_config(tmp_path / "model")
+
+
+def test_a_side_that_the_patches_do_not_fill_is_said():
+    with pytest.warns(OddWarning, match="image_size is 9, no multiple of patch_size, 4: the right and lower margins"):
+        assert parse_config(config_json(vision={"image_size": 9})).vision.num_patches == 4

@@ -114,3 +114,13 @@ def test_places_of_the_cache(monkeypatch, setting, wanted):
 def test_a_name_too_long_for_the_system_is_refused():
     with pytest.raises(InputError, match="model: a{80}: .*want a folder or a hub id"):
         find_model("a" * 5000)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"a" * 2000, b"../../etc", b""])
+def test_a_branch_that_names_no_revision_is_refused(tmp_path, monkeypatch, data):
+    home = tmp_path / "models--x--y"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_bytes(data)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="refs/main names no revision|bytes, more than the 1,024"):
+        find_model("x/y")

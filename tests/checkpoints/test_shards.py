@@ -1,12 +1,13 @@
 """The files of a folder: one, or shards and the index that lists them, and each way in which they can be wrong."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from made_checkpoints import config_json, file_bytes, read_index, tensors, write_folder, write_index
 
-from npgemma.base.errors import CheckpointError, NpgemmaError
+from npgemma.base.errors import CheckpointError, NpgemmaError, OddWarning
 from npgemma.checkpoints.checkpoint import load_weights
 from npgemma.checkpoints.hf_config import read_config
 
@@ -138,3 +139,25 @@ def test_row_39_link_to_another_file_of_the_folder(tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "real.safetensors")
     (tmp_path / "model.safetensors").symlink_to("real.safetensors")
     load(tmp_path)
+
+
+def test_a_wrong_total_size_is_said(tmp_path):
+    write_folder(tmp_path, shards=2)
+    listed = {"metadata": {"total_size": 5}, "weight_map": read_index(tmp_path)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(listed))
+    with pytest.warns(OddWarning, match="index.json: the index says 5 bytes of tensors, the files hold 23672; do they"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".safetensors", "a\ud800.safetensors"])
+def test_row_32_shards_whose_name_no_file_can_have(tmp_path, name):
+    write_folder(tmp_path, shards=2)
+    write_index(tmp_path, read_index(tmp_path) | {Q: name})
+    assert re.search("is not a plain name; want a file of this folder|half of a surrogate pair", refusal(tmp_path))
+
+
+def test_row_39_a_link_that_leads_to_itself(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("model.safetensors")
+    assert "model.safetensors: cannot be read: Too many levels of symbolic links" in refusal(tmp_path)

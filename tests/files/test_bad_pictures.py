@@ -1,16 +1,20 @@
 """Rows 45 to 62 of the table of bad inputs: what is refused, with which words, and what is said of a lossy step."""
 
 import io
+import re
+import resource
 import struct
+import warnings
 import zlib
 
 import golden_pictures
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from npgemma.base.errors import ImageError, NpgemmaError
-from npgemma.files.image import ImageSettings, load_pixels
+from npgemma.files.image import load_pixels, open_picture
+from npgemma.files.image_settings import ImageSettings
 
 
 def encoded(image, container="png", **options):
@@ -292,3 +296,60 @@ def test_damaged_files_end_in_our_own_error_or_in_pixels():
             load_pixels([bytes(data[: rng.integers(len(data))] if rng.random() < 0.3 else data)], 14)
         except NpgemmaError as error:
             assert "picture 0" in str(error)
+
+
+def gif(screen, *frames):
+    """A GIF of one-pixel data, whose frames claim their sizes."""
+    data = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
+    for width, height in frames:
+        data += b"\x21\xf9\x04\x08\0\0\0\0," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x4c\x01\0"
+    return data + b";"
+
+
+def test_row_48_a_frame_that_outgrows_its_picture_is_refused_before_it_is_made():
+    data = gif((1, 1), (1, 1), (13_000, 13_000), (1, 1))
+    assert "only frame 0 of its 3" in notes_of(data)[0]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for frame in (1, 2):
+        with pytest.raises(ImageError, match="has a frame that outgrows the picture: .*169000000 pixels.*--max-pixels"):
+            load_pixels([data], 14, ImageSettings(frame=frame))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000  # kB; it took 800 MB
+    assert Image.MAX_IMAGE_PIXELS > 50_000_000  # Pillow's own bound is as it was
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_row_54_every_orientation_is_turned_as_pillow_turns_it(orientation):
+    stored, turned = golden_pictures.pil_image("RGB", 5, 3, 401), Image.Exif()
+    turned[0x0112] = orientation
+    data = encoded(stored, exif=turned)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    ours = open_picture(data, "it", ImageSettings(exif=True), [])
+    assert ours.size == wanted.size and ours.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("exif", [True, False])
+@pytest.mark.parametrize(
+    "block, message",
+    (
+        (b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0\0\0\0\0", "orientation 9 is none of 1 to 8"),
+        (b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0x\0\0\0\0\0\0\0", "is none of 1 to 8"),
+        (b"Exif\0\0II*\0\xff\xff\0\0", "Pillow warns|cannot be read|^$"),
+        (b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x01\0\0\0", "Pillow warns|cannot be read|^$"),
+        (b"Exif\0\0", "Pillow warns|cannot be read|^$"),
+    ),
+)
+def test_row_54_broken_exif_is_no_reason_to_die(block, message, exif):
+    data = encoded(painted(), "jpeg", exif=block)
+    notes = notes_of(data, exif=exif)
+    assert re.search(message, " ".join(notes)), notes
+
+
+def test_what_pillow_warns_of_is_a_note(monkeypatch):
+    real = Image.Image.getexif
+
+    def warn(image):
+        warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=2)
+        return real(image)
+
+    monkeypatch.setattr(Image.Image, "getexif", warn)
+    assert notes_of(encoded(painted())) == ["picture 0: Pillow warns: Corrupt EXIF data"]

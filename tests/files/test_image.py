@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from npgemma.base.errors import ConfigError, ImageError
-from npgemma.files.image import ImageSettings, load_pixels, normalise, open_picture, read_settings, resize, to_rgb
+from npgemma.files.image import load_pixels, normalise, open_picture, resize, to_rgb
+from npgemma.files.image_settings import ImageSettings, read_settings
 
 FOLDER = Path(__file__).parents[2] / "golden" / "images"
 MANIFEST = json.loads((FOLDER / "MANIFEST.json").read_text(encoding="utf-8"))
@@ -169,3 +170,10 @@ def test_an_error_does_not_show_the_stream_of_our_own():
     with pytest.raises(ImageError, match="not an image") as caught:
         load_pixels([b"no picture at all"], 4)
     assert "BytesIO" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["rescale_factor", "image_mean", "image_std"])
+def test_numbers_of_hundreds_of_digits_are_refused(tmp_path, key):
+    (tmp_path / "preprocessor_config.json").write_text(f'{{"{key}": {"9" * 400}}}')
+    with pytest.raises(ConfigError, match="has the number 9{40}; want finite numbers of at most 300 digits"):
+        read_settings(tmp_path)

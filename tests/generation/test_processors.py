@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from npgemma.base.errors import InputError
 from npgemma.generation import processors
 
 NO = -np.inf
@@ -70,3 +71,23 @@ def test_log_softmax_of_large_logits_is_finite():
     assert processors.log_softmax(row(1000, 1000, NO)).tolist() == [
         [pytest.approx(-np.log(2)), pytest.approx(-np.log(2)), NO]
     ]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    (
+        ([-1], r"allowed: gave ids in \[-1, -1\]; want ids in 0..2"),
+        ([0, 3], r"allowed: gave ids in \[0, 3\]"),
+        ([1.5], r"allowed: gave \[1.5\]; want ids, whole numbers"),
+        ([True], "allowed: gave"),
+        ([], r"allowed: gave \[\]; want ids, whole numbers, at least one"),
+        (None, "allowed: gave None; want a list of ids"),
+        ([2**63], "allowed: gave ids in"),
+        ([2**64], "allowed: gave"),
+        (["a"], "allowed: gave"),
+        ([[0]], "allowed: gave"),
+    ),
+)
+def test_what_a_callback_gives_is_held_against_the_vocabulary(given, message):
+    with pytest.raises(InputError, match=message):
+        processors.restrict(row(1, 2, 3), [given])

@@ -97,11 +97,19 @@ def test_what_is_no_list_is_a_type_error_of_ours(settings):
         ({"observe": 5}, "observe: came as 5"),
         ({"image": []}, r"image: came as \[\]"),
         ({"image": {}}, "image: came as {}"),
+        ({"image": ()}, r"image: came as \(\)"),
+        ({"image": iter([])}, "image: came as .*, without a picture"),
+        ({"image": ""}, "image: came as '', without a picture"),
+        ({"image": {"a": 1}}, "image: came as dict"),
+        ({"image": 5}, "image: came as int"),
+        ({"pixels": [[1.0], [1.0, 2.0]]}, "pixels: came as lists of different lengths"),
+        ({"prompt": "", "ids": [2**63]}, f"ids: came with id {2**63}; want ids in 0"),
+        ({"prompt": "", "ids": [2**70]}, f"ids: came with id {2**70}; want ids in 0"),
     ),
 )
 def test_what_is_no_picture_and_no_function_is_refused(given, message):
     with pytest.raises(InputError, match=message):
-        generate(wordy_model(), prompt="caption en", **given)
+        generate(wordy_model(), **{"prompt": "caption en", **given})
 
 
 def test_what_is_no_model_and_no_request_is_refused():

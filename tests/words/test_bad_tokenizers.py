@@ -251,3 +251,22 @@ def test_row_39_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (folder / "tokenizer.model").symlink_to(tmp_path / "elsewhere.model")
     with pytest.raises(TokenizerError, match="outside the model's folder"):
         load_tokenizer(folder)
+
+
+def test_row_75_an_empty_piece_is_refused(tmp_path):
+    refuse(tmp_path, "tokenizer.json", changed(model__vocab={"": 0}), "the piece of id 0 is empty")
+
+
+def test_row_75_a_user_defined_piece_without_text_is_refused(tmp_path):
+    # A piece: text "", kind 4 (user-defined).
+    refuse(tmp_path, "tokenizer.model", MODEL + b"\x0a\x04\x0a\x00\x18\x04", "the piece of id [0-9]+ is empty")
+
+
+@pytest.mark.parametrize("key", ["9" * 5000, "٣", "01", "-1", "1.0", ""])
+def test_row_75_ids_of_listed_tokens_are_plain_numbers(tmp_path, key):
+    (tmp_path / "tokenizer.model").write_bytes(MODEL)
+    listed = {"added_tokens_decoder": {key: {"content": "<x>"}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(listed))
+    with pytest.raises(TokenizerError, match="piece '<x>' has id '.*; want a whole number") as caught:
+        load_tokenizer(tmp_path)
+    assert len(str(caught.value)) < 400

@@ -140,7 +140,7 @@ def test_row_73_a_prompt_beyond_the_context_is_refused_with_its_counts(tokenizer
 
 def test_row_74_a_long_piece_without_spaces_is_tokenised_and_a_longer_one_refused(tokenizer):
     assert tokenizer.decode(tokenizer.encode("ba" * 60_000)) == "ba" * 60_000
-    with pytest.raises(PromptError, match="has 500,001 characters; want at most 500,000; shorten it"):
+    with pytest.raises(PromptError, match="has 125,001 characters; want at most 125,000; shorten it"):
         tokenizer.encode("x" * (MAX_CHARACTERS + 1))
 
 
