@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--repeats", type=count, default=3, help="first tokens timed")
     parser.add_argument("--rounds", type=count, default=1, help="runs of all subjects in turn; figures are medians")
     parser.add_argument("--steps", type=count, default=12, help="further tokens timed")
-    parser.add_argument("--rows", type=count, nargs="+", help="rows of a further token, taking turns (default: --batch)")
+    parser.add_argument("--rows", type=count, nargs="+", help="rows of further tokens, in turn (default: --batch)")
     parser.add_argument("--beams", type=count, help="time a further token of so many beams, too")
     parser.add_argument("--busy", action="store_true", help="everything once more beside an endless loop a processor")
     parser.add_argument("--library", action="store_true", help="leave products of many rows to BLAS's own threads")

@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured: reading memory, multiplying, handing out memory; and what is done to it."""
+"""What the machine can do at best, measured: reading memory, multiplying, handing out memory; and keeping it busy."""
 
 import contextlib
 import os
