@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 
-from npgemma.base import printer
+from npgemma.base import printer, threads
 from npgemma.base.errors import (
     CheckpointError,
     ConfigError,
@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    threads.take_over()  # the verbs import NumPy
     with printer.terminal(), ended_by_signals():
         if sys.stdout is None:
             return complain("standard output is closed, and what is said there would be lost", WRONG_INPUT)

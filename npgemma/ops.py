@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from npgemma.base import half
+from npgemma.base import half, products
 
 
 def linear(x, weight, bias=None):
@@ -31,9 +31,7 @@ def linear(x, weight, bias=None):
     y = x @ weight.T + bias.  The only place that multiplies by a stored matrix.
     Reference: torch.nn.functional.linear.
     """
-    # One call of BLAS for all leading indices; it gives the transposed product the same bits, a tenth sooner.
-    rows = x.reshape(-1, x.shape[-1])
-    product = half.linear(rows, weight) if half.is_stored(weight) else (weight @ rows.T).T
+    product = products.linear(x.reshape(-1, x.shape[-1]), weight)
     shaped = product.reshape(*x.shape[:-1], weight.shape[0])
     return shaped if bias is None else shaped + bias
 

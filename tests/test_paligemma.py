@@ -4,6 +4,7 @@ from random_models import GENERATIONS, random_model, random_prompt
 
 from npgemma import forward
 from npgemma.base import inputs
+from npgemma.base.cache import take_state
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.weights import Weights
 from npgemma.paligemma import prefill, see, splice, step
@@ -54,6 +55,18 @@ def test_one_state_serves_two_continuations_and_stays_as_it_was(cfg):
     again, _ = step(model.weights, cfg, np.array([[5], [6]]), positions, state)
     assert np.array_equal(first, again)
     assert all(np.array_equal(past.keys, keys) for past, keys in zip(state.blocks, before, strict=True))
+
+
+@both_generations
+def test_a_row_of_a_step_has_the_same_bits_in_a_batch_of_1_2_4_and_8(cfg):
+    model, prompt = random_model(cfg, "float32"), random_prompt(cfg, num_rows=8, num_suffix=0)
+    length = prompt["ids"].shape[1]
+    _, state = read_prompt(model, prompt, length)
+    ids, positions = np.arange(5, 13)[:, None], np.full((8, 1), length + 1)
+    alone = [step(model.weights, cfg, ids[[row]], positions[[row]], take_state(state, [row]))[0] for row in range(8)]
+    for batch in (2, 4, 8):
+        beside, _ = step(model.weights, cfg, ids[:batch], positions[:batch], take_state(state, range(batch)))
+        assert np.array_equal(beside, np.concatenate(alone[:batch]))
 
 
 @both_generations

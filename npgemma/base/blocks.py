@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 
+from npgemma.base import products, threads
+
 # An equation of many steps runs on about so many numbers at a time.
 IN_CACHE = 1 << 16
 
@@ -28,10 +30,11 @@ def in_cache(equation, x, whole_rows=True):
     rows = x.reshape(-1, x.shape[-1])
     lines = rows if whole_rows or rows.flags.c_contiguous else rows.T  # A transposed product lies column after column.
     y = np.empty_like(lines)
-    at_once = max(1, IN_CACHE // lines.shape[1])
-    for start in range(0, lines.shape[0], at_once):
-        piece = slice(start, start + at_once)
+
+    def work(piece):
         y[piece] = equation(lines[piece])
+
+    threads.share(lines.shape[0], max(1, IN_CACHE // lines.shape[1]), work)
     return (y if lines is rows else y.T).reshape(x.shape)
 
 
@@ -56,4 +59,4 @@ def product(a, b, axes, letter, size):
 
     BLAS rounds differently for other shapes: a product in pieces has the bits that its pieces have alone.
     """
-    return join([piece @ b for piece in cut(a, axes, letter, size)], axes, letter)
+    return join([products.stacked(piece, b) for piece in cut(a, axes, letter, size)], axes, letter)

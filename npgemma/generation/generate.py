@@ -16,7 +16,7 @@ from npgemma.generation.boxes import with_boxes
 from npgemma.generation.drawing import Draws
 from npgemma.generation.finite import locating
 from npgemma.generation.loop import grow
-from npgemma.generation.requests import Prefilled, Ready, Request, check_model, prefill, prepare
+from npgemma.generation.requests import Prefilled, Ready, Request, Seen, check_model, length_classes, prefill, prepare
 from npgemma.generation.settings import Settings, check_callable, check_listed, for_model
 from npgemma.paligemma import Model
 
@@ -80,9 +80,10 @@ def generate_batch(
     *,
     on_token: Callable[[Token], Any] | None = None,
     observe: Callable[[str, Any], Any] | None = None,
+    seen: Seen | None = None,
     **settings: Any,
 ) -> list[Answer]:
-    """Answer several prompts side by side: each as it would be answered alone.
+    """Answer several prompts side by side, those of about one length together: each as it would be answered alone.
 
     Parameters
     ----------
@@ -91,6 +92,9 @@ def generate_batch(
         Pictures and prompts of any length; requests about one picture share what the vision tower saw.
     on_token, observe : callable, optional
         As in :func:`generate`; ``on_token`` only where there is one request.
+    seen : Seen, optional
+        Keeps what the vision tower saw, for the next batch with the same model and maybe the same pictures; nothing
+        is observed of a picture that was seen before.
     **settings
         As in :func:`generate`, the same for all requests.
 
@@ -115,9 +119,9 @@ def generate_batch(
     ready = [each if isinstance(each, Ready) else prepare(model, each) for each in requests]
     fitted = for_model(chosen, model.config, max(len(each.ids) for each in ready))
     if fitted.num_beams > 1:
-        answers = [answer_by_beams(model, each, fitted, observe) for each in ready]
+        answers = [answer_by_beams(model, each, fitted, observe, seen) for each in ready]
     else:
-        answers = answer_side_by_side(model, ready, fitted, notes, on_token, observe)
+        answers = answer_by_classes(model, ready, fitted, notes, on_token, observe, seen)
     return [with_boxes(model, answer, each.image) for answer, each in zip(answers, ready, strict=True)]
 
 
@@ -138,8 +142,18 @@ def with_seed(settings: Settings) -> tuple[Settings, list[str]]:
     return replace(settings, seed=seed), [f"drawn with seed {seed}"] if settings.samples else []
 
 
+def answer_by_classes(model: Model, ready: Sequence[Ready], *how: Any) -> list[Answer]:
+    """Answer requests of one length class after those of another, as :func:`answer_side_by_side`; gives their order."""
+    answers: dict[int, Answer] = {}
+    for numbers in length_classes(ready):
+        beside = answer_side_by_side(model, [ready[number] for number in numbers], *how)
+        answers |= zip(numbers, beside, strict=True)
+    return [answers[number] for number in range(len(ready))]
+
+
 def answer_side_by_side(
-    model: Model, ready: Sequence[Ready], settings: Settings, notes: Sequence[str], on_token=None, observe=None
+    model: Model, ready: Sequence[Ready], settings: Settings, notes: Sequence[str], on_token=None, observe=None,
+    seen: Seen | None = None
 ) -> list[Answer]:
     """Answer greedily or by draws, several draws sharing the prefill of their prompt."""
     n = settings.num_return
@@ -149,7 +163,7 @@ def answer_side_by_side(
         w = model.weights if observe is None else model.weights.watched_by(observe)
         draws = [Draws(settings.seed or 0, number) for _ in ready for number in range(n)]
         with locating(model, [each for each in ready for _ in range(n)], observe):
-            start = share(prefill(model, ready, observe), n)
+            start = share(prefill(model, ready, observe, seen), n)
             started = time.perf_counter()
             grow(w, model.config, start, growing, draws, settings)
         steps = max(len(answer.ids) for answer in growing) - 1
@@ -166,13 +180,15 @@ def share(start: Prefilled, n: int) -> Prefilled:
     return Prefilled(start.logits[rows], take_state(start.state, rows), start.positions[rows], start.seconds)
 
 
-def answer_by_beams(model: Model, ready: Ready, settings: Settings, observe=None) -> Answer:
+def answer_by_beams(
+    model: Model, ready: Ready, settings: Settings, observe=None, seen: Seen | None = None
+) -> Answer:
     """Answer one prompt by beam search, the best first."""
     if not settings.max_new_tokens:
         return Growing(ready.ids, settings, model.tokenizer).answer(ready.notes, {})
     w = model.weights if observe is None else model.weights.watched_by(observe)
     with locating(model, [ready], observe):
-        start = prefill(model, [ready], observe)
+        start = prefill(model, [ready], observe, seen)
         started = time.perf_counter()
         found = beams.search(w, model.config, start, ready.ids, settings, model.tokenizer)
     if not found:

@@ -4,6 +4,7 @@ Letters: B requests, M pictures of one, I different pictures of all, R image sid
 longest prompt, V vocabulary.
 """
 
+import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,13 @@ from npgemma.config import Config
 from npgemma.files.image import load_pixels
 from npgemma.generation.settings import check_ids
 from npgemma.words.prompt import build_prompt
+
+# Prompts are read side by side where padding the shortest to the longest costs little: so many times its length, or so
+# many ids, which take as long to read as one step of the answers, shared by all, takes.
+LENGTH_RATIO, LENGTH_SLACK = 1.25, 32
+
+# Bytes of soft tokens kept for further questions: of 128 pictures of 224 pixels in a 3B model.
+KEPT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,48 @@ def checked_ids(ids: Any, cfg: Config) -> list[int]:
     return [int(token) for token in ids]
 
 
-def look(w, cfg, requests: Sequence[Ready]):
+class Seen:
+    """What the vision tower saw of the latest pictures, so that further questions about one need not look again.
+
+    Parameters
+    ----------
+    room : int
+        Bytes to keep; what was needed longest ago goes first.
+    """
+
+    def __init__(self, room: int = KEPT_BYTES) -> None:
+        self.room = room
+        self.kept: dict[bytes, Any] = {}
+        self.asked = self.looked = 0
+        self.seconds = 0.0
+
+    def soft_tokens(self, w, cfg, pictures):
+        """Give soft tokens (pictures, P, D) of pictures, each (R, R, 3); the tower runs once, for the new ones."""
+        marks = [hashlib.sha256(picture.tobytes()).digest() for picture in pictures]
+        new = {mark: picture for mark, picture in zip(marks, pictures, strict=True) if mark not in self.kept}
+        if new:
+            started = time.perf_counter()
+            self.kept |= zip(new, paligemma.see(w, cfg, np.stack(list(new.values()))), strict=True)
+            self.seconds += time.perf_counter() - started
+        self.asked += len(pictures)
+        self.looked += len(new)
+        for mark in marks:
+            self.kept[mark] = self.kept.pop(mark)  # the latest stand last
+        soft = np.stack([self.kept[mark] for mark in marks])
+        while len(self.kept) > max(1, self.room // soft[0].nbytes):
+            del self.kept[next(iter(self.kept))]
+        return soft
+
+    def saved(self) -> list[str]:
+        """Say, in a line if it is anything, what was saved."""
+        if self.asked == self.looked:
+            return []
+        seconds = self.seconds / self.looked * (self.asked - self.looked)
+        ran = f"the vision tower ran {self.looked} times for {self.asked} pictures"
+        return [f"{ran}, which saved about {seconds:.2g} s"]
+
+
+def look(w, cfg, requests: Sequence[Ready], seen: Seen | None = None):
     """Run the vision tower once for each different picture.
 
     Parameters
@@ -151,6 +200,8 @@ def look(w, cfg, requests: Sequence[Ready]):
     w : Weights
     cfg : Config
     requests : sequence of Ready
+    seen : Seen, optional
+        What was seen before; the tower runs for other pictures only.
 
     Returns
     -------
@@ -158,15 +209,24 @@ def look(w, cfg, requests: Sequence[Ready]):
         In the order of the rows; requests about one picture share what was seen.
     """
     pictures = [picture for request in requests for picture in request.pixels]
-    if not pictures:
-        return None
-    place_of: dict[bytes, int] = {}
-    places = [place_of.setdefault(picture.tobytes(), len(place_of)) for picture in pictures]
-    different = np.stack([pictures[places.index(place)] for place in range(len(place_of))])
-    return paligemma.see(w, cfg, different)[np.array(places)]
+    return (seen or Seen()).soft_tokens(w, cfg, pictures) if pictures else None
 
 
-def prefill(model: paligemma.Model, requests: Sequence[Ready], observe=None) -> Prefilled:
+def length_classes(requests: Sequence[Ready]) -> list[list[int]]:
+    """Sort requests, by their numbers, into groups of about one length, which are read side by side."""
+    classes: list[list[int]] = []
+    for number in sorted(range(len(requests)), key=lambda number: len(requests[number].ids)):
+        length = len(requests[number].ids)
+        shortest = len(requests[classes[-1][0]].ids) if classes else 0
+        if not classes or length > max(LENGTH_RATIO * shortest, shortest + LENGTH_SLACK):
+            classes.append([])
+        classes[-1].append(number)
+    return classes
+
+
+def prefill(
+    model: paligemma.Model, requests: Sequence[Ready], observe=None, seen: Seen | None = None
+) -> Prefilled:
     """Read all prompts at once, shorter ones padded on the left.
 
     Parameters
@@ -175,6 +235,8 @@ def prefill(model: paligemma.Model, requests: Sequence[Ready], observe=None) -> 
     requests : sequence of B Ready
     observe : callable, optional
         Sees each tensor, as in :func:`npgemma.forward`.
+    seen : Seen, optional
+        As in :func:`look`.
 
     Returns
     -------
@@ -183,12 +245,12 @@ def prefill(model: paligemma.Model, requests: Sequence[Ready], observe=None) -> 
     cfg = model.config
     w = model.weights if observe is None else model.weights.watched_by(observe)
     started = time.perf_counter()
-    soft = look(w, cfg, requests)
-    seen = time.perf_counter()
+    soft = look(w, cfg, requests, seen)
+    looked = time.perf_counter()
     ids, attention_mask = pad_left([request.ids for request in requests], cfg.pad_id)
     positions = inputs.counted_positions(attention_mask, cfg)
     logits, state = paligemma.prefill(w, cfg, ids, soft, np.zeros_like(ids), attention_mask, positions, last_only=True)
-    seconds = {"vision": seen - started, "prefill": time.perf_counter() - seen}
+    seconds = {"vision": looked - started, "prefill": time.perf_counter() - looked}
     return Prefilled(logits[:, 0], state, positions[:, -1] + 1, seconds)
 
 

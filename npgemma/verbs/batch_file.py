@@ -25,7 +25,7 @@ from npgemma.files.reader import parse_json, read_file, read_input
 from npgemma.files.writer import Lines, growing
 from npgemma.generation.answers import Answer
 from npgemma.generation.generate import generate_batch
-from npgemma.generation.requests import Request
+from npgemma.generation.requests import Request, Seen
 from npgemma.paligemma import Model
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.finder import Finder
@@ -65,6 +65,8 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
     questions = read_questions(args.batch, "allow" if args.allow_specials else "refuse")
     mark = mark_of(model, args, settings)
     tell(reading_notes(args.batch, questions))
+    seen = Seen()
+    settings = settings | {"seen": seen}
     failed = 0
     with opened(args) as output, Progress("answering") as progress:
         lines = finished_lines(output, questions, mark)
@@ -81,6 +83,7 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
             for line in answered(model, questions[start : start + args.batch_size], settings, mark, find):
                 failed += "error" in line
                 write_line(output, line)
+    tell(seen.saved())
     if failed:
         printer.tell(f"{failed} of {len(questions)} lines could not be answered; see their 'error'")
     return 1 if failed else 0

@@ -17,7 +17,7 @@ def test_pieces_cover_every_row_once_and_leave_a_gpu_its_one_launch():
     x = np.zeros((100, blocks.IN_CACHE // 7), np.float32)
     sizes = []
     blocks.in_cache(lambda rows: sizes.append(rows.shape[0]) or rows, x)
-    assert sizes == [7] * 14 + [2]
+    assert sorted(sizes) == [2] + [7] * 14  # in any order: threads share them
     blocks.in_cache(lambda rows: sizes.append(rows.shape[0]) or rows, DeviceArray(x))
     assert sizes[-1] == 100
 

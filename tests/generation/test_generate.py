@@ -9,7 +9,7 @@ from generation_models import NAMES, golden_answers, golden_model, request, sayi
 
 from npgemma.base.errors import InputError, NpgemmaError, PromptError
 from npgemma.generation.generate import generate, generate_batch
-from npgemma.generation.requests import Request
+from npgemma.generation.requests import Ready, Request, Seen, length_classes
 
 PICTURE = (np.arange(9 * 9 * 3).reshape(9, 9, 3) % 251).astype(np.uint8)
 OTHER = PICTURE[::-1].copy()
@@ -101,13 +101,14 @@ def test_row_81_padding_stands_on_the_left_and_positions_count_real_tokens():
     assert next_positions == [[3], [5]]
 
 
-def count_calls(names):
+def count_calls(names, axis=0):
+    """Count how often names are observed, for each size of one axis."""
     seen = collections.Counter()
 
     def observe(name, x):
         for part in names:
             if name == part:
-                seen[name, *x.shape[:1]] += 1
+                seen[name, *x.shape[axis : axis + 1]] += 1
 
     return seen, observe
 
@@ -130,6 +131,42 @@ def test_prompts_about_one_picture_share_one_vision_pass():
     requests = [request("gen-2", row) for row in (0, 1, 2, 4)]
     generate_batch(golden_model("gen-2"), requests, max_new_tokens=2, observe=observe)
     assert seen == {("vision.norm", 2): 1}
+
+
+def test_a_picture_seen_in_one_batch_is_not_looked_at_in_the_next():
+    model, seen = golden_model("gen-2"), Seen()
+    rows = (0, 1, 2, 4)
+    together = generate_batch(model, [request("gen-2", row) for row in rows], max_new_tokens=4)
+    apart = [generate_batch(model, [request("gen-2", row)], seen=seen, max_new_tokens=4)[0] for row in rows]
+    assert (seen.asked, seen.looked) == (4, 2)
+    assert ids_of(apart) == ids_of(together)
+    assert seen.saved()[0].startswith("the vision tower ran 2 times for 4 pictures, which saved about ")
+    assert Seen().saved() == []
+
+
+def test_pictures_needed_longest_ago_are_forgotten_first():
+    model = golden_model("gen-2")
+    w, cfg = model.weights, model.config
+    R, size = cfg.vision.image_size, cfg.vision.num_patches * cfg.text.width * 4
+    a, b, c = (np.full((R, R, 3), number, np.float32) for number in (-1, 0, 1))
+    seen = Seen(room=2 * size)
+    looked = []
+    for pictures in ([a], [b], [a], [c], [a], [b]):
+        seen.soft_tokens(w, cfg, pictures)
+        looked.append(seen.looked)
+    assert looked == [1, 2, 2, 3, 3, 4]
+    assert np.array_equal(seen.soft_tokens(w, cfg, [b, b])[1], Seen().soft_tokens(w, cfg, [b])[0])
+
+
+def test_only_prompts_of_about_one_length_are_read_side_by_side():
+    lengths = [300, 4, 262, 36, 261, 1040, 37]
+    classes = length_classes([Ready([1] * length, np.zeros(0)) for length in lengths])
+    assert [[lengths[number] for number in each] for each in classes] == [[4, 36], [37], [261, 262, 300], [1040]]
+    shapes, observe = count_calls(["text.embedded"], axis=1)
+    questions = [Request(ids=[2] * length) for length in (60, 3, 50, 4)]
+    answers = generate_batch(golden_model("gen-1"), questions, max_new_tokens=1, observe=observe)
+    assert [len(answer.prompt_ids) for answer in answers] == [60, 3, 50, 4]
+    assert shapes == {("text.embedded", 4): 1, ("text.embedded", 60): 1}
 
 
 def test_several_answers_share_one_prefill_and_are_those_of_a_single_run():

@@ -163,6 +163,15 @@ def test_answers_to_prompts_about_one_picture_are_right(folder, monkeypatch):
     assert read(folder / "a.jsonl")[0]["text"] == "red"
 
 
+def test_a_file_looks_at_each_picture_once_and_says_what_that_saved(folder, capsys):
+    write(folder / "q.jsonl", *[{"image": f"{name}.png", "prompt": "x"} for name in "abababa"])
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl", "--batch-size", "2") == 0
+    assert "the vision tower ran 2 times for 7 pictures, which saved about " in capsys.readouterr().err
+    write(folder / "q.jsonl", {"image": "a.png", "prompt": "x"})
+    run("--batch", "q.jsonl", "-o", "b.jsonl")
+    assert "tower" not in capsys.readouterr().err
+
+
 def test_lines_that_failed_are_tried_again_in_their_places(folder, monkeypatch):
     lines = ({"image": "late.png", "prompt": "cat"}, {"prompt": "dog"}, "no JSON\n", {"prompt": "a cat"})
     write(folder / "q.jsonl", *lines)

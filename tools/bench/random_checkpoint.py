@@ -1,6 +1,7 @@
 """Write a random PaliGemma of any released size in the layout of the releases: bfloat16, sharded, config.json.
 
     python tools/bench/random_checkpoint.py paligemma-3b-224 --folder /big/disk
+    python tools/bench/random_checkpoint.py paligemma-3b-224 --blocks 4         the first blocks of each tower only
 
 Weights are sized so that activations neither die nor explode; its answers mean nothing.  Needs npgemma and NumPy alone.
 """
@@ -10,6 +11,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +33,20 @@ def default_folder():
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "npgemma" / "full-size"
 
 
-def ensure_checkpoint(variant, parent, tell=print):
-    """Give the folder of a variant's random checkpoint, writing it if absent.
+def ensure_checkpoint(variant, parent, blocks=None, tell=print):
+    """Give the folder of a variant's random checkpoint, of so many blocks a tower, or all; it is written if absent.
 
     Raises
     ------
     SystemExit
         If the disk has too little room.
     """
-    folder = Path(parent) / variant
+    folder = Path(parent) / (variant if blocks is None else f"{variant}-{blocks}-blocks")
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    cfg = VARIANTS[variant]
+    cfg = VARIANTS[variant] if blocks is None else shortened(VARIANTS[variant], blocks)
     tensors = list(stored_tensors(cfg))
     needed = sum(2 * math.prod(shape) for _, shape in tensors)
     free = shutil.disk_usage(folder).free
@@ -62,6 +64,12 @@ def ensure_checkpoint(variant, parent, tell=print):
     # Written last: a checkpoint that has an index is whole.
     index.write_text(json.dumps({"metadata": {"total_size": needed}, "weight_map": weight_map}, indent=1))
     return folder
+
+
+def shortened(cfg, blocks):
+    """A model with matrices of the same sizes, but of ``blocks`` blocks a tower."""
+    text = replace(cfg.text, depth=blocks, layer_windows=cfg.text.layer_windows[:blocks])
+    return replace(cfg, vision=replace(cfg.vision, depth=blocks), text=text)
 
 
 def stored_tensors(cfg):
@@ -156,8 +164,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("--folder", type=Path, default=default_folder(), help="where checkpoints are kept")
+    parser.add_argument("--blocks", type=int, help="so many blocks a tower instead of all")
     arguments = parser.parse_args()
-    print(ensure_checkpoint(arguments.variant, arguments.folder))
+    print(ensure_checkpoint(arguments.variant, arguments.folder, arguments.blocks))
 
 
 if __name__ == "__main__":

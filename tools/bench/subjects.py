@@ -4,18 +4,27 @@ The prompt is image tokens, bos and a few words; ids and pixels are the same num
 """
 
 import contextlib
+import copy
+import functools
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from machine import ceilings, timed
 
 # The ceilings first: a virtual machine is slow to hand out memory that it has not used lately, whoever asks first.
-SUBJECTS = ["ceilings", "npgemma-float32", "npgemma-bfloat16", "transformers-float32", "transformers-bfloat16"]
+SUBJECTS = [
+    "ceilings", "npgemma-float32", "npgemma-bfloat16", "transformers-float32", "transformers-bfloat16", "box",
+    "box-one-thread",
+]
 
 
 class MemoryWatch:
@@ -43,13 +52,6 @@ class MemoryWatch:
         return {name: round(value * 1.024, 2) for name, value in named.items()}
 
 
-def timed(work):
-    """Seconds that a call takes, and what it gives."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
 def prompt(num_patches, image_size, image_token, batch, num_text):
     """ids (B, T) and pixels (B, R, R, 3)."""
     rng = np.random.default_rng(5)
@@ -67,8 +69,8 @@ def npgemma(settings, dtype):
     watch = MemoryWatch()
     load, model = timed(lambda: npgemma.load(settings["model"], dtype=dtype))
     w, cfg = model.weights, model.config
-    vision = cfg.vision
-    ids, pixels = prompt(vision.num_patches, vision.image_size, cfg.image_token_id, settings["batch"], settings["text"])
+    vision, batch = cfg.vision, settings["batch"]
+    ids, pixels = prompt(vision.num_patches, vision.image_size, cfg.image_token_id, batch, settings["text"])
     ones, positions = np.ones_like(ids), inputs.slot_positions(ids, cfg)
 
     def first_token():
@@ -76,58 +78,103 @@ def npgemma(settings, dtype):
         return prefill(w, cfg, ids, soft, ones * 0, ones, positions, last_only=True)
 
     # The bare products take turns with the model, which so meets the same minutes of a machine with other guests.
-    with_products = dtype == "float32" and not settings["quick"]
-    if with_products:
-        bare_first, bare_step = bare_products(w.arrays, cfg, settings["batch"], ids.shape[1])
-    runs, first_products, step_products = [], [], []
+    bare_first = bare_products(w.arrays, cfg, batch, batch * ids.shape[1])
+    runs, first_products = [], []
     for _ in range(settings["repeats"] + (not settings["quick"])):
         runs.append(timed(first_token))
-        if with_products:
+        if not settings["quick"]:
             first_products.append(timed(bare_first)[0])
-    logits, state = runs[-1][1]
-    next_ids, next_positions = np.argmax(logits[:, -1], axis=-1)[:, None], positions[:, -1:] + 1
-    both = [logits, step(w, cfg, next_ids, next_positions, state)[0]]
-    steps = []
-    for number in range(settings["steps"] + 1):
-        chosen = np.argmax(logits[:, -1], axis=-1)[:, None]
-        place = positions[:, -1:] + 1 + number
-        seconds, (logits, state) = timed(lambda: step(w, cfg, chosen, place, state))
-        steps.append(seconds)
-        if with_products:
-            step_products.append(timed(bare_step)[0])
-    figures = watch.figures() | medians(load, runs, steps, settings) | {
-        "step_gb": step_bytes(w.arrays) / 1e9,
-        "first_gflop": first_flops(w.arrays, cfg, settings["batch"], ids.shape[1]) / 1e9,
-    }
+    figures = {"load": load, "first": statistics.median(seconds for seconds, _ in runs[-settings["repeats"]:])}
+    figures |= {"first_ever": runs[0][0], "first_gflop": first_flops(w.arrays, cfg, batch, ids.shape[1]) / 1e9}
+    figures |= {"step_gb": step_bytes(w.arrays) / 1e9, "row_gflop": row_flops(w.arrays) / 1e9}
+    figures |= step_figures(w, cfg, runs[-1][1], positions[:, -1:], settings) | watch.figures()
+    if settings["beams"]:
+        figures["beam_step"] = beam_step(model, ids[:1], pixels[:1], settings)
     if settings["quick"]:
         return figures
-    if with_products:
-        figures |= {"first_products": statistics.median(first_products[1:])}
-        figures |= {"step_products": statistics.median(step_products[1:])}
+    figures["first_products"] = statistics.median(first_products[1:])
+    next_ids = np.argmax(runs[-1][1][0][:, -1], axis=-1)[:, None]
+
+    def two_calls(result):
+        logits, state = result
+        return [logits, step(w, cfg, next_ids, positions[:, -1:] + 1, state)[0]]
+
+    fast = two_calls(runs[-1][1])
     with plainly():
-        logits, state = first_token()
-        plain = [logits, step(w, cfg, next_ids, next_positions, state)[0]]
-    return figures | {"from_plain": max(relative(fast, slow) for fast, slow in zip(both, plain, strict=True))}
+        plain = two_calls(first_token())
+    return figures | {"from_plain": max(relative(ours, wanted) for ours, wanted in zip(fast, plain, strict=True))}
 
 
-def medians(load, runs, steps, settings):
-    """Seconds to be ready, of a first token and of a further one; the first step warms."""
-    first = statistics.median(seconds for seconds, _ in runs[-settings["repeats"]:])
-    return {"load": load, "first": first, "first_ever": runs[0][0], "step": statistics.median(steps[1:])}
+def step_figures(w, cfg, first, positions, settings):
+    """Seconds of a further token, and of its bare products, for each number of rows; all numbers take turns."""
+    from npgemma.base.cache import take_state
+    from npgemma.paligemma import step
+
+    states, times = {}, {}
+    for rows in settings["rows"]:
+        of = np.arange(rows) % settings["batch"]
+        states[rows] = first[0][of], take_state(first[1], of), positions[of]
+        times[rows] = [], [], bare_products(w.arrays, cfg, rows, 0)
+    for _ in range(settings["steps"] + 1):
+        for rows, (logits, state, positions) in states.items():
+            chosen = np.argmax(logits[:, -1], axis=-1)[:, None]
+            seconds, result = timed(lambda: step(w, cfg, chosen, positions + 1, state))
+            states[rows] = *result, positions + 1
+            times[rows][0].append(seconds)
+            if not settings["quick"]:
+                times[rows][1].append(timed(times[rows][2])[0])
+    return as_figures({rows: ours for rows, (ours, _, _) in times.items()}, "step") | as_figures(
+        {rows: bare for rows, (_, bare, _) in times.items() if bare}, "step_products"
+    )
+
+
+def as_figures(times, name):
+    """Medians, the first, which warms, left out: the first number of rows under ``name``, all under ``name of N``."""
+    medians = {f"{name} of {rows}": statistics.median(seconds[1:]) for rows, seconds in times.items()}
+    return medians | {name: next(iter(medians.values()))} if medians else {}
+
+
+def beam_step(model, ids, pixels, settings):
+    """Seconds of a further token of beams, choosing and reordering included."""
+    from npgemma import generate
+
+    steps = settings["steps"]
+    answer = generate(
+        model, ids=ids[0].tolist(), pixels=pixels, num_beams=settings["beams"], max_new_tokens=steps,
+        min_new_tokens=steps,
+    )
+    return answer.seconds["per_token"]
+
+
+def box(settings, which):
+    """Seconds of the command for 100 questions to the model in the box, as it is or told one BLAS thread."""
+    from npgemma.checkpoints.loading import TINY
+
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
+    if which == "one-thread":
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    pictures = sorted(map(str, TINY.rglob("*.png")))
+    questions = [{"image": pictures[number % len(pictures)], "prompt": "caption en"} for number in range(100)]
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "questions.jsonl"
+        asked.write_text("".join(json.dumps(question) + "\n" for question in questions))
+        command = [sys.executable, "-m", "npgemma", "generate", "--batch", str(asked)]
+        run = functools.partial(subprocess.run, command, env=environment, capture_output=True, check=True)
+        return {"questions": statistics.median(timed(run)[0] for _ in range(settings["repeats"]))}
 
 
 def plainly():
     """The layers without what makes them fast: matrices widened whole, scores of all queries at once."""
     from npgemma import attention, ops
-    from npgemma.base import half
+    from npgemma.base import products
 
     def linear(x, weight, bias=None):
-        product = x @ half.widen(weight).T
+        product = products.linear_plain(x, weight)
         return product if bias is None else product + bias
 
     attention_whole = mock.patch.object(attention, "SCORES_AT_ONCE", 1 << 60)
     stack = contextlib.ExitStack()
-    for patch in (mock.patch.object(ops, "linear", linear), mock.patch.object(ops, "FEW_ROWS", 0), attention_whole):
+    for patch in (mock.patch.object(ops, "linear", linear), attention_whole):
         stack.enter_context(patch)
     return stack
 
@@ -154,37 +201,40 @@ def first_flops(arrays, cfg, batch, length):
     return flops + 2 * batch * table.size
 
 
-def bare_products(arrays, cfg, batch, length):
-    """The bare products of a first token and of a step, with the same matrices and shapes: the floor of BLAS."""
+def row_flops(arrays):
+    """Multiplications and additions of one row of a step."""
+    return 2 * sum(array.size for name, array in arrays.items() if name.startswith("text.") and array.ndim == 2)
+
+
+def bare_products(arrays, cfg, batch, text_rows):
+    """The model's products alone, as it multiplies, of a first token, or, without ``text_rows``, of a step."""
+    from npgemma.base.products import linear, stacked
+
     rng = np.random.default_rng(0)
     widths = sorted({array.shape[1] for array in arrays.values() if array.ndim == 2})
     table = arrays["text.embedded.weight"]
     matrices = {name: array for name, array in arrays.items() if array.ndim == 2 and "positions" not in name}
+    patches = batch * cfg.vision.num_patches
+    of_text = {D: rng.standard_normal((text_rows or batch, D), dtype=np.float32) for D in widths}
+    of_vision = {D: rng.standard_normal((patches, D), dtype=np.float32) for D in widths}
 
-    def sweep(text_rows, with_vision):
-        xs = {D: rng.standard_normal((max(text_rows, 1), D), dtype=np.float32) for D in widths}
-        vs = {D: rng.standard_normal((batch * cfg.vision.num_patches, D), dtype=np.float32) for D in widths}
-
-        def run():
-            for name, matrix in matrices.items():
-                is_text = name.startswith("text.")
-                if matrix is not table and (is_text or with_vision):
-                    matrix @ (xs if is_text else vs)[matrix.shape[1]].T
-            table @ xs[table.shape[1]][:batch].T
-            attention(cfg.text, text_rows // batch, length, cfg.text.depth)
-            if with_vision:
-                attention(cfg.vision, cfg.vision.num_patches, cfg.vision.num_patches, cfg.vision.depth)
-
-        return run
-
-    def attention(tower, T, S, depth):
+    def attention(tower, T):
         N, H = tower.num_heads, tower.head_dim
-        q = np.zeros((batch, N, T, H), np.float32)
-        k = np.zeros((batch, N, H, S), np.float32)
-        for _ in range(depth):
-            (q @ k) @ k.transpose(0, 1, 3, 2)
+        q, k = np.zeros((batch, N, T, H), np.float32), np.zeros((batch, N, T, H), np.float32)
+        for _ in range(tower.depth):
+            stacked(stacked(q, k.swapaxes(-1, -2)), k)
 
-    return sweep(batch * length, True), sweep(batch, False)
+    def run():
+        for name, matrix in matrices.items():
+            is_text = name.startswith("text.")
+            if matrix is not table and (is_text or text_rows):
+                linear((of_text if is_text else of_vision)[matrix.shape[1]], matrix)
+        linear(of_text[table.shape[1]][:batch], table)
+        if text_rows:
+            attention(cfg.text, text_rows // batch)
+            attention(cfg.vision, cfg.vision.num_patches)
+
+    return run
 
 
 def transformers(settings, dtype):
@@ -207,60 +257,27 @@ def transformers(settings, dtype):
     }
     with torch.inference_mode():
         runs = [timed(lambda: model(**inputs)) for _ in range(settings["repeats"] + (not settings["quick"]))]
-        result, steps = runs[-1][1], []
-        mask = inputs["attention_mask"]
+        times = {rows: [] for rows in settings["rows"]}
+        states = {rows: widened(runs[-1][1], inputs["attention_mask"], rows) for rows in times}
         for _ in range(settings["steps"] + 1):
-            chosen = result.logits[:, -1].argmax(-1)[:, None]
-            mask = torch.cat([mask, torch.ones_like(chosen)], dim=1)
-            more = {"input_ids": chosen, "attention_mask": mask, "past_key_values": result.past_key_values}
-            seconds, result = timed(lambda: model(**more, use_cache=True))
-            steps.append(seconds)
-    return watch.figures() | medians(load, runs, steps, settings) | {
-        "attention": config._attn_implementation, "threads": torch.get_num_threads(),
+            for rows, (chosen, mask, past) in states.items():
+                mask = torch.cat([mask, torch.ones_like(chosen)], dim=1)
+                more = {"input_ids": chosen, "attention_mask": mask, "past_key_values": past}
+                seconds, result = timed(lambda: model(**more, use_cache=True))
+                times[rows].append(seconds)
+                states[rows] = result.logits[:, -1].argmax(-1)[:, None], mask, result.past_key_values
+    first = {"first": statistics.median(seconds for seconds, _ in runs[-settings["repeats"]:])}
+    return watch.figures() | first | as_figures(times, "step") | {
+        "load": load, "attention": config._attn_implementation, "threads": torch.get_num_threads(),
     }
 
 
-def ceilings(settings):
-    """What this machine can do at best: sgemm at the model's shapes, reading memory, handing out memory."""
-    from npgemma.checkpoints.memory import available_memory
-
-    rng = np.random.default_rng(0)
-    figures = {}
-    for T, D, F in ((256, 1152, 4304), (261, 2048, 16384), (261, 16384, 2048)):
-        x, w = rng.standard_normal((T, D), dtype=np.float32), rng.standard_normal((F, D), dtype=np.float32)
-        seconds = min(timed(lambda: w @ x.T)[0] for _ in range(7))
-        figures[f"sgemm {T}x{D} by {D}x{F}, GFLOP/s"] = round(2 * T * D * F / seconds / 1e9)
-    matrix, vector = np.ones((1 << 18, 2048), np.float32), np.ones(2048, np.float32)
-    seconds = min(timed(lambda: matrix @ vector)[0] for _ in range(7))
-    figures["memory read, GB/s"] = round(matrix.nbytes / seconds / 1e9, 1)
-    size = 2 * sum(path.stat().st_size for path in Path(settings["model"]).glob("*.safetensors"))
-    if 1e9 < size < 0.8 * (available_memory() or 0):
-        seconds = [touch(size) for _ in range(2)]
-        figures[f"{size / 1e9:.1f} GB of memory handed out, s, twice"] = [round(value, 1) for value in seconds]
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    figures["BLAS"] = f"{blas['name']} {blas['version']}, {kernel()}"
-    return figures
-
-
-def touch(size):
-    """Seconds to get so many bytes of fresh memory from the system, by two threads."""
-    fresh = np.empty(size, np.uint8)
-    halves = [threading.Thread(target=part.fill, args=(1,)) for part in (fresh[::8192], fresh[4096::8192])]
-    start = time.perf_counter()
-    for thread in halves:
-        thread.start()
-    for thread in halves:
-        thread.join()
-    return time.perf_counter() - start
-
-
-def kernel():
-    """The set of kernels that BLAS chose, where threadpoolctl is there to ask it."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return "kernels unknown (threadpoolctl is not installed)"
-    return ", ".join(f"{info.get('architecture')} kernels, {info['num_threads']} threads" for info in threadpool_info())
+def widened(result, mask, rows):
+    """Chosen ids, mask and cache of so many rows, the first row of a result repeated."""
+    past = copy.deepcopy(result.past_key_values)
+    of = mask.new_tensor([row % len(mask) for row in range(rows)])
+    past.batch_select_indices(of)
+    return result.logits[of, -1].argmax(-1)[:, None], mask[of], past
 
 
 def main():

@@ -1,0 +1,181 @@
+"""Products of rows with a matrix that lies in memory row by row, float or kept in 16 bits.  Host memory only.
+
+A step of generation has few rows, and reads every matrix once: it runs at the speed of memory if each piece of a matrix
+serves all rows while it is near.  A prompt has many rows for each number of the matrix, and is BLAS's.
+
+Letters: T rows of x, F rows of the matrix, D width, n pieces of a row, M rows of the matrix taken at once.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from npgemma.base import half, threads
+
+# Up to so many rows of x, dot products are at least as fast as BLAS's product of matrices, which first copies the
+# matrix into an order of its own.  One Zen 3 core, OpenBLAS 0.3.31, a float32 matrix of 16384 x 2048, ms of 1, 2, 4, 8
+# and 12 rows: 6.6, 8.4, 12.8, 22 and 29; as products of matrices 6.2, 20, 22, 24 and 27.
+FEW_ROWS = 12
+
+# A tile of the matrix, read from memory for the first row and from the nearest cache for the others: 32 KB of float32
+# (four rows of 2048, which BLAS takes side by side).  For more than 9215 numbers BLAS starts threads.
+TILE = 8192
+ROWS_OF_TILE = 4
+
+# Numbers of one block of dot products, at most: in smaller ones a step of one row loses up to a fifth by starting them.
+BLOCK = 1 << 22
+# Numbers of one block that is widened: 4 MB of float32, still in a cache when they are used.
+BLOCK_WIDENED = 1 << 20
+
+# Rows of the matrix in one block of a product with many rows, about: BLAS copies x for each block, a fiftieth of the
+# time.  The blocks decide the bits, and so do not depend on how many threads there are.
+ROWS_OF_BLOCK = 256
+
+# Numbers widened before one call of BLAS where its own threads share the product, 134 MB: short calls lose time where
+# they wait for each other.
+BLOCK_FOR_BLAS = 1 << 25
+
+
+def linear_plain(x, weight):
+    """Multiply the plain way, widening a stored matrix whole: what :func:`linear` must equal but for rounding.
+
+    Parameters
+    ----------
+    x : (T, D)
+    weight : (F, D)
+
+    Returns
+    -------
+    y : (T, F)
+    """
+    return x @ half.widen(weight).T
+
+
+def linear(x, weight):
+    """Multiply rows by a matrix stored as ``(out, in)``, which is read, and widened, block by block.
+
+    Parameters
+    ----------
+    x : (T, D)
+    weight : (F, D)
+        Floats, bfloat16 bits or float16.
+
+    Returns
+    -------
+    y : (T, F)
+        ``x @ weight.T``.  Of up to :data:`FEW_ROWS` rows, each has the bits that it has alone.
+    """
+    if not isinstance(weight, np.ndarray):  # On a GPU.
+        return (half.widen(weight) @ x.T).T
+    if x.shape[0] <= FEW_ROWS:
+        return by_dots(x, weight)
+    if threads.blas_has_one():
+        return by_blocks(x, weight)
+    # BLAS gives the transposed product the same bits, a tenth sooner.
+    return by_blas(x, weight) if half.is_stored(weight) else (weight @ x.T).T
+
+
+def by_dots(x, weight):
+    """Multiply few rows, each by dot products: x (T, D), weight (F, D) -> (T, F)."""
+    T, (F, D) = x.shape[0], weight.shape
+    y = np.empty((T, F), dtype=np.result_type(x, half.widen(weight[:0])))
+    n = num_pieces(D)
+    M = max(ROWS_OF_TILE, TILE // (D // n) // ROWS_OF_TILE * ROWS_OF_TILE)
+    pieces = np.ascontiguousarray(x.reshape(T, n, D // n).swapaxes(0, 1))
+
+    def work(rows):
+        block = half.floats(weight[rows])
+        whole = len(block) // M * M
+        for part in (slice(0, whole), slice(whole, len(block))):
+            if part.stop > part.start:
+                y[:, rows][:, part] = dots(pieces, block[part], min(M, part.stop - part.start))
+
+    at_most = BLOCK_WIDENED if half.is_stored(weight) else BLOCK
+    threads.share(F, even_parts(F, max(1, at_most // D), M), work)
+    return y
+
+
+def dots(pieces, block, M):
+    """Take the dot product of each row of x, in pieces (n, T, D/n), and each of the block (F, D), M at once: (T, F).
+
+    Each tile (M, D/n) of the block serves all rows of x in turn, each with a sum of its own.
+    """
+    n, T, width = pieces.shape
+    tiles = block.reshape(-1, 1, M, n, width).transpose(0, 3, 1, 2, 4)
+    sums = np.matvec(tiles, pieces)  # (F/M, n, T, M)
+    total = functools.reduce(np.add, np.moveaxis(sums, 1, 0))
+    return total.swapaxes(0, 1).reshape(T, -1)
+
+
+def num_pieces(D) -> int:
+    """In how many equal pieces a row of D numbers is multiplied; one for an uneven D."""
+    least = -(-D * ROWS_OF_TILE // TILE)
+    return next((n for n in range(least, 4 * least) if D % n == 0), 1)
+
+
+def by_blocks(x, weight):
+    """Multiply many rows, our threads taking block after block of the matrix: x (T, D), weight (F, D) -> (T, F)."""
+    F = weight.shape[0]
+    y = np.empty((F, x.shape[0]), dtype=np.result_type(x, half.widen(weight[:0])))
+
+    def work(rows):
+        np.matmul(half.floats(weight[rows]), x.T, out=y[rows])
+
+    threads.share(F, even_parts(F, ROWS_OF_BLOCK, 8), work)
+    return y.T
+
+
+def even_parts(F, at_most, multiple) -> int:
+    """Cut F rows into an even number of nearly equal parts, so that two threads get as much each: rows of a part."""
+    number = 2 * -(-F // (2 * at_most))
+    return -(-F // (number * multiple)) * multiple
+
+
+def by_blas(x, weight):
+    """Widen all rows, or as many as the buffer takes, and let BLAS's threads multiply: (T, D), (F, D) -> (T, F)."""
+    F, D = weight.shape
+    y = np.empty((F, x.shape[0]), dtype=np.float32)
+    num_rows = min(F, max(1, BLOCK_FOR_BLAS // D))
+    block = half.scratch((num_rows, D))
+    for first in range(0, F, num_rows):
+        bits = weight[first : first + num_rows]
+
+        def work(rows, bits=bits):
+            half.widen_into(block[rows], bits[rows])
+
+        try:
+            threads.share(len(bits), max(1, BLOCK_WIDENED // D), work)
+        except BaseException:
+            half.forget_scratch()  # helpers may still be writing into it
+            raise
+        np.matmul(block[: len(bits)], x.T, out=y[first : first + num_rows])
+    return y.T
+
+
+def stacked(a, b):
+    """Give ``a @ b`` for stacks of matrices; where BLAS has one thread, ours take matrix after matrix: the same bits.
+
+    Parameters
+    ----------
+    a : (..., T, H)
+    b : (..., H, S)
+
+    Returns
+    -------
+    product : (..., T, S)
+    """
+    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    shape = (*leading, a.shape[-2], b.shape[-1])
+    if not isinstance(a, np.ndarray) or math.prod(shape) * a.shape[-1] < BLOCK or not threads.blas_has_one():
+        return a @ b
+    places = list(np.ndindex(leading))
+    lefts, rights = (np.broadcast_to(x, leading + x.shape[-2:]) for x in (a, b))
+    product = np.empty(shape, dtype=np.result_type(a, b))
+
+    def work(piece):
+        for place in places[piece]:
+            np.matmul(lefts[place], rights[place], out=product[place])
+
+    threads.share(len(places), 1, work)
+    return product
