@@ -28,9 +28,9 @@ BLOCK = 1 << 22
 # Numbers of one block that is widened: 4 MB of float32, still in a cache when they are used.
 BLOCK_WIDENED = 1 << 20
 
-# Rows of the matrix in one block of a product with many rows, about: BLAS copies x for each block, a fiftieth of the
-# time.  The blocks decide the bits, and so do not depend on how many threads there are.
-ROWS_OF_BLOCK = 256
+# Rows of the matrix in one block of a product with many rows, at most.  BLAS copies x anew for each block: a fiftieth
+# of the time here, a fifteenth for 256 rows.
+ROWS_OF_BLOCK = 1024
 
 # Numbers widened before one call of BLAS where its own threads share the product, 134 MB: short calls lose time where
 # they wait for each other.
@@ -127,8 +127,8 @@ def by_blocks(x, weight):
 
 
 def even_parts(F, at_most, multiple) -> int:
-    """Cut F rows into an even number of nearly equal parts, so that two threads get as much each: rows of a part."""
-    number = 2 * -(-F // (2 * at_most))
+    """Cut F rows into parts of nearly one size, as many for each thread: rows of a part, but for the last."""
+    number = threads.num_threads() * -(-F // (threads.num_threads() * at_most))
     return -(-F // (number * multiple)) * multiple
 
 

@@ -3,8 +3,8 @@
 BLAS cuts a product into equal parts and waits, spinning, for its slowest thread: on a machine that is busy with other
 work that takes several times as long, and a small product never gains by it.  Our threads take block after block of a
 product (NumPy lets go of the interpreter in its loops), so that one which the system holds up holds up nobody; a
-product of one block is the caller's alone.  How many share the work is a question of its size, never of the load: bits
-must not depend on it.
+product of one block is the caller's alone.  How work is cut is a question of its size and of the number of threads,
+never of the load: bits must not depend on it.
 
 The command gives BLAS one thread and all the others to us, before NumPy is imported; a program that imports NumPy first
 can do the same by the two variables, or leave its many-row products to BLAS's threads.

@@ -50,6 +50,13 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
     -----
     SlowWarning
         If the matrices used from the file do not fit into the memory that is left.
+
+    Notes
+    -----
+    Products of many rows run on BLAS's threads, which hinder one another where the machine has other work.  The command
+    does without them; a program does as well if it sets ``OPENBLAS_NUM_THREADS=1`` and ``NPGEMMA_NUM_THREADS`` to the
+    number of processors before NumPy is imported, or, where NumPy is there already and threadpoolctl installed, sets
+    both and calls ``threadpoolctl.threadpool_limits(1, "blas")`` before its first product.
     """
     if dtype not in DTYPES:
         raise InputError(f"came as {dtype!r}; want one of {', '.join(DTYPES)}", argument="dtype")
