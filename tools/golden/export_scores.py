@@ -67,7 +67,8 @@ def vqa_cases(folder, rng):
         folder, "vqav2.py", ["stripspace_vqav2", "postprocess_vqav2_text", "REPLACEMENTS", "PUNCT", "ARTICLES"])[:3]
     texts = ["yes", "no", "2", "two", "The red car", "red car", "red, car", "1,000", "1000", "a", "it's", "its", "dont",
              "3.5", "U.S.", "yes.", "black/white", "black / white", "none", "ten", "what's up?", "  spaced\n out ", "",
-             "no-one", "5 - 6", "isnt", "Isnt it?", "a\tb", *sorted(words), "somebody'd", "e.g. this", "100%", "(x)", "$5"]
+             "no-one", "5 - 6", "isnt", "Isnt it?", "a\tb", *sorted(words), "somebody'd", "e.g. this", "100%",
+             "(x)", "$5"]
     normalised = [{"text": text, "normal": normalise(text)} for text in texts]
     cases = []
     for _ in range(200):
@@ -91,8 +92,8 @@ def text_cases(folder, rng):
              "total", "in voice", "12/04/19", "ö"]
     similar = [{"text": one, "answers": some, "score": float(max(anls(other, one) for other in some))}
                for one in words for some in (*([other] for other in words), rng.sample(words, 3))]
-    numbers = ["0", "0.0", "5", "5.2", "5.25", "5.26", "-5", "5%", "0.05", "0.052", "yes", "Yes", "", "%", "1e3", "1000",
-               "nan", "inf"]
+    numbers = ["0", "0.0", "5", "5.2", "5.25", "5.26", "-5", "5%", "0.05", "0.052", "yes", "Yes", "", "%", "1e3",
+               "1000", "nan", "inf"]
     near = [{"text": one, "answer": two, "score": float(relaxed(two, one))} for one in numbers for two in numbers]
     return {"anls": similar, "relaxed": near}
 
