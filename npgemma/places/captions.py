@@ -49,7 +49,7 @@ def cider(captions: Sequence[Sequence[str]], references: Sequence[Sequence[Seque
 
     Notes
     -----
-    Counts are clipped and lengths compared as in CIDEr-D; the length is the number of phrases of two words.
+    Counts are clipped and lengths compared as in CIDEr-D.
     Reference: pycocoevalcap cider_scorer.py.
     """
     counted = [[phrases(words) for words in people] for people in references]
@@ -74,11 +74,11 @@ def phrases(words: Sequence[str]) -> Counter:
 
 
 def weighted(counts: Counter, rarity) -> tuple[list[dict], int]:
-    """Weigh phrases by their rarity, by length; and the number of phrases of two words."""
+    """Weigh phrases by their rarity, in a dictionary for each length; and count the words."""
     vectors: list[dict] = [{} for _ in range(LONGEST)]
     for phrase, count in counts.items():
         vectors[len(phrase) - 1][phrase] = count * rarity(phrase)
-    return vectors, sum(count for phrase, count in counts.items() if len(phrase) == 2)
+    return vectors, sum(count for phrase, count in counts.items() if len(phrase) == 1)
 
 
 def agreement(ours: tuple[list[dict], int], theirs: tuple[list[dict], int]) -> float:

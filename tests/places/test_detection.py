@@ -37,6 +37,14 @@ def test_a_box_found_twice_counts_once():
     assert average_precision([[CAT, other]], [[CAT]])[0] == pytest.approx(0.5)
 
 
+def test_a_crowd_gets_only_what_has_found_nothing_else():
+    crowd = Target("cat", (0.0, 0.0, 100.0, 100.0), crowd=True)
+    near = Target("cat", (0.0, 0.0, 10.0, 12.0))  # 5/6 of the cat, and all of it in the crowd
+    assert average_precision([[near]], [[crowd, CAT]])[0] == pytest.approx(1.0)
+    inside = Target("cat", (50.0, 50.0, 60.0, 60.0), 2.0)  # counts neither way
+    assert average_precision([[inside, near]], [[crowd, CAT]])[0] == pytest.approx(1.0)
+
+
 def test_another_label_or_no_box_at_all_is_nothing():
     dog = Target("dog", CAT.corners)
     assert average_precision([[dog]], [[CAT]])[0] == 0.0
