@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from npgemma.generation.scoring import score
     from npgemma.paligemma import Model, forward
     from npgemma.places.codec_file import load_codec
+    from npgemma.places.evaluate import evaluate
     from npgemma.places.locate import locate
     from npgemma.places.segments import encode_mask
     from npgemma.tracing.breaking import break_on
     from npgemma.tracing.trace import trace
 
 __all__ = [
-    "Model", "NpgemmaError", "break_on", "encode_mask", "forward", "generate", "generate_batch", "load", "load_codec",
-    "locate", "score", "trace",
+    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch", "load",
+    "load_codec", "locate", "score", "trace",
 ]
 
 # Where each public name is defined: imported when it is first used, for none needs all the others.
@@ -34,6 +35,7 @@ HOMES = {
     "NpgemmaError": "base.errors",
     "break_on": "tracing.breaking",
     "encode_mask": "places.segments",
+    "evaluate": "places.evaluate",
     "forward": "paligemma",
     "generate": "generation.generate",
     "generate_batch": "generation.generate",

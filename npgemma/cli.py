@@ -27,7 +27,7 @@ from npgemma.base.errors import (
 
 DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
 
-VERBS = ("generate", "score", "trace", "step", "names", "plan", "doctor")
+VERBS = ("generate", "score", "evaluate", "trace", "step", "names", "plan", "doctor")
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
 FILE_ERRORS = (CheckpointError, ConfigError, ImageError, NonfiniteError, TokenizerError)
@@ -37,6 +37,7 @@ LEAST_ROOM, ROOM_FOR_THREADS = 2**28, 2**32
 
 # Errors carry the argument of the Python function; in a terminal it is an option.
 OPTIONS = {
+    "codec": "--codec",
     "ids": "--ids",
     "length_penalty": "--length-penalty",
     "max_new_tokens": "--max-tokens",
@@ -49,6 +50,7 @@ OPTIONS = {
     "repetition_penalty": "--repetition-penalty",
     "replace": "--replace",
     "rows": "--rows",
+    "scores": "--score",
     "seed": "--seed",
     "stop": "--stop",
     "stop_ids": "--stop-id",
