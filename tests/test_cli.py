@@ -232,13 +232,3 @@ def test_the_command_can_speak_before_numpy_is_there():
     code = "import sys, npgemma.cli; print([name for name in sys.modules if name in ('numpy', 'PIL', 'pdb')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_public_names_are_found_where_the_table_says():
-    import npgemma
-
-    assert set(npgemma.HOMES) == set(npgemma.__all__) <= set(dir(npgemma))
-    for name, place in npgemma.HOMES.items():
-        assert getattr(npgemma, name) is getattr(importlib.import_module(f"npgemma.{place}"), name)
-    with pytest.raises(AttributeError, match="module 'npgemma' has no attribute 'paint'"):
-        npgemma.paint

@@ -1,33 +1,39 @@
 """Take each check of the package away in turn, and see that a test falls.
 
-    python tools/mutate_checks.py                            all checks: minutes
+    python tools/mutate_checks.py                            all checks: two minutes
     python tools/mutate_checks.py npgemma/files/reader.py    those of some files
     python tools/mutate_checks.py --list
 
-A check is a ``raise`` of one of npgemma's errors.  Taken away, a condition is met without a word, and a foreign
-exception goes on as it is.  The tests of the file's room run first, then all others, each until the first failure.
-Ends with 1 if a check can be taken away unnoticed.
+A check is a ``raise`` of one of npgemma's errors.  Each is put behind a switch; all tests run once and tell which of
+them meet which check; then each check is switched off alone, and the tests that meet it run again: a condition is then
+met without a word, and a foreign exception goes on as it is.  Ends with 1 if a check can be off unnoticed, or is met by
+no test.
 """
 
 import argparse
 import ast
+import builtins
 import importlib.abc
 import importlib.util
 import os
 import sys
-import time
 from pathlib import Path
+
+import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("base", "files", "words", "checkpoints", "generation", "tracing", "verbs")
-SLOW = ("tests/test_golden.py", "tests/test_faults.py", "tests/generation/test_answers_equal_transformers.py")
+TESTS = [*(f"tests/{room}" for room in ROOMS), "tests/test_cli.py", "tests/show"]
+# Slow, and of nothing that a check is about.
+LEFT_OUT = ("tests/generation/test_answers_equal_transformers.py", "tests/verbs/test_killed.py")
 
 
-class Checks(ast.NodeTransformer):
-    """Finds the checks of a module; takes away the one whose number is ``wanted``."""
+class Switches(ast.NodeTransformer):
+    """Puts each check of a module behind a switch: ``if checked(…): raise …``, in a handler ``else: raise``."""
 
-    def __init__(self, wanted=None):
-        self.wanted = wanted
+    def __init__(self, name):
+        self.name = name
         self.found = []
         self.handlers = 0
 
@@ -40,10 +46,10 @@ class Checks(ast.NodeTransformer):
     def visit_Raise(self, node):
         if not is_ours(node.exc):
             return node
-        self.found.append((node.lineno, " ".join(ast.unparse(node).split())[:110]))
-        if len(self.found) - 1 != self.wanted:
-            return node
-        return ast.copy_location(ast.Raise() if self.handlers else ast.Pass(), node)
+        place = f"{self.name}:{node.lineno}"
+        self.found.append((place, " ".join(ast.unparse(node).split())[:110]))
+        test = ast.parse(f"__import__('builtins').checked({place!r})", mode="eval").body
+        return ast.If(test, [node], [ast.Raise()] if self.handlers else [])
 
 
 def is_ours(exc):
@@ -55,57 +61,62 @@ def is_ours(exc):
 
 
 class Instead(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
-    """Gives one module of the package with other source."""
+    """Gives some modules of the package with other source."""
 
-    def __init__(self, path, source):
-        self.path = path
-        self.source = source
-        self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    def __init__(self, sources):
+        self.paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): str(path) for path in sources}
+        self.sources = {str(path): source for path, source in sources.items()}
 
     def find_spec(self, name, path=None, target=None):
-        return importlib.util.spec_from_loader(name, self, origin=str(self.path)) if name == self.name else None
+        if name not in self.paths:
+            return None
+        return importlib.util.spec_from_file_location(name, self.paths[name], loader=self)
 
     def get_filename(self, name):
-        return str(self.path)
+        return self.paths[name]
 
     def get_data(self, path):
-        return self.source.encode()
+        return self.sources[path].encode()
 
 
-def survives(path, source, tests):
-    """Run tests in a child whose package has the other source; True if all pass."""
-    child = os.fork()
-    if child == 0:
-        import pytest
+class Loop:
+    """Pytest's loop over the tests: all of them once, then for each check those that meet it."""
 
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
-        os.dup2(devnull, 2)
-        sys.meta_path.insert(0, Instead(path, source))
-        import resource
+    def __init__(self, checks):
+        self.checks = checks
+        self.off = None
+        self.met = {}
+        self.running = None
+        self.unnoticed = []
+        builtins.checked = self.checked
 
-        resource.setrlimit(resource.RLIMIT_CPU, (300, 300))
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
-    _, status = os.waitpid(child, 0)
-    return status == 0
+    def checked(self, place):
+        """Whether a check is on; remembers who met it."""
+        self.met.setdefault(place, {}).setdefault(self.running)
+        return place != self.off
 
+    def passes(self, items):
+        """Run some tests, up to the first that falls."""
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            self.running = item
+            if any(report.failed for report in runtestprotocol(item, log=False, nextitem=after)):
+                item.session._setupstate.teardown_exact(None)
+                return item.nodeid
+        return None
 
-def rounds(path):
-    """The tests of a file's room, then those of all others."""
-    room = path.parent.name
-    own = [f"tests/{room}"] if (ROOT / "tests" / room).is_dir() else ["tests/test_cli.py"]
-    others = [f"tests/{each}" for each in ROOMS if f"tests/{each}" not in own] + ["tests/test_cli.py", "tests/show"]
-    ignored = [f"--ignore={each}" for each in SLOW]
-    mirror = ROOT / "tests" / room / f"test_{path.stem}.py"
-    first = [[str(mirror)]] if mirror.exists() else []
-    return [*first, own + ignored, others + ignored]
-
-
-def files(names):
-    """The files whose checks are taken away."""
-    if names:
-        return [Path(name).resolve() for name in names]
-    return [path for room in ROOMS for path in sorted((ROOT / "npgemma" / room).glob("*.py"))]
+    def pytest_runtestloop(self, session):
+        fallen = self.passes(session.items)
+        if fallen:
+            raise session.Failed(f"{fallen} falls with all checks on")
+        met = {place: [item for item in items if item is not None] for place, items in self.met.items()}
+        for place, text in self.checks:
+            self.off = place
+            fallen = self.passes(met[place]) if met.get(place) else None
+            verdict = f"noticed by {fallen}" if fallen else "UNNOTICED" if met.get(place) else "MET BY NO TEST"
+            self.unnoticed += [] if fallen else [place]
+            sys.__stdout__.write(f"{verdict} | {place}: {text}\n")
+            sys.__stdout__.flush()
+        return True
 
 
 def main():
@@ -115,32 +126,26 @@ def main():
     args = parser.parse_args()
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT)]
-    import numpy  # noqa: F401  in the parent, so that no child imports them again
-    import PIL.Image  # noqa: F401
-    import pytest  # noqa: F401
-    import sentencepiece  # noqa: F401
-
-    count, unnoticed = 0, []
-    for path in files(args.files):
-        source = path.read_text()
-        finder = Checks()
-        finder.visit(ast.parse(source))
-        if finder.found and not args.list and not survives(path, ast.unparse(ast.parse(source)), rounds(path)[-2]):
-            print(f"{path}: its tests fail with all checks in place")
-            return 1
-        for number, (line, text) in enumerate(finder.found):
-            place = f"{path.relative_to(ROOT)}:{line}: {text}"
-            count += 1
-            if args.list:
-                print(place)
-                continue
-            without = ast.unparse(ast.fix_missing_locations(Checks(number).visit(ast.parse(source))))
-            started = time.monotonic()
-            lives = all(survives(path, without, tests) for tests in rounds(path))
-            print(f"{'UNNOTICED' if lives else 'noticed'} ({time.monotonic() - started:.0f} s) {place}", flush=True)
-            unnoticed += [place] * lives
-    print(f"{count} checks" + ("" if args.list else f", {len(unnoticed)} can be taken away unnoticed"))
-    return 1 if unnoticed else 0
+    paths = [Path(name).resolve() for name in args.files]
+    paths = paths or [path for room in ROOMS for path in sorted((ROOT / "npgemma" / room).glob("*.py"))]
+    checks, sources = [], {}
+    for path in paths:
+        switches = Switches(str(path.relative_to(ROOT)))
+        tree = ast.fix_missing_locations(switches.visit(ast.parse(path.read_text())))
+        sources[path] = ast.unparse(tree)
+        checks += switches.found
+    if args.list:
+        print("\n".join(f"{place}: {text}" for place, text in checks))
+        return 0
+    sys.meta_path.insert(0, Instead(sources))
+    loop = Loop(checks)
+    left_out = [f"--ignore={each}" for each in LEFT_OUT]
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *left_out, *TESTS], plugins=[loop])
+    if code:
+        print("the tests fail with all checks on")
+        return 2
+    print(f"{len(checks)} checks, {len(loop.unnoticed)} can be off unnoticed")
+    return 1 if loop.unnoticed else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """How a picture becomes pixels: the settings, and reading them from a model's folder."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ RESAMPLES = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+
+MOST = 1e6  # any number of the settings; the released ones are 1/255 and 0.5, and float32 must not overflow
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,9 @@ def _resample(path: Path, code: Any) -> str:
 
 
 def _number(path: Path, key: str, value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ConfigError(f"{path}: {key} is {value!r}; want a finite number")
-    if key != "image_mean" and not value > 0:
-        raise ConfigError(f"{path}: {key} is {value!r}; want a number above 0")
+    lowest = -MOST if key == "image_mean" else 1 / MOST
+    if type(value) not in (int, float) or not lowest <= value <= MOST:
+        raise ConfigError(f"{path}: {key} is {value!r:.80}; want a number from {lowest:g} to {MOST:g}")
     return float(value)
 
 

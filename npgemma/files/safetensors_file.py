@@ -181,7 +181,7 @@ def read_header(path: Path, file, size: int) -> tuple[dict[str, StoredTensor], d
         raise CheckpointError(f"{path}: {describe(head) or header_fault(length, size)}")
     file.seek(8)
     header = parse_json(file.read(length), f"{path}: header", CheckpointError)
-    metadata = header.pop("__metadata__", {})  # its form is the library's to check
+    metadata = header.pop("__metadata__", None) or {}  # its form is the library's to check, which lets null pass
     tensors = [read_entry(path, name, entry, 8 + length) for name, entry in header.items()]
     check_cover(path, sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)), 8 + length, size)
     return {tensor.name: tensor for tensor in tensors}, metadata
