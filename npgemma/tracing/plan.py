@@ -213,6 +213,8 @@ def row_numbers(rows, length: int) -> tuple[int, ...]:
         for part in parts:
             item = parsed(part) if isinstance(part, str) else part
             numbers += range(length)[item] if isinstance(item, slice) else [operator.index(item)]
+    except InputError:
+        raise  # from parsed; a ValueError too
     except (TypeError, ValueError) as problem:  # no whole number; a slice of step 0
         raise InputTypeError(
             f"came as {rows!r:.80}: {problem}; want positions such as -1 or '0:4,-1'",

@@ -109,3 +109,13 @@ def test_positions_count_slots_or_real_tokens():
 def test_rows_of_different_lengths_are_refused():
     with pytest.raises(InputError, match="ids: came as rows of different lengths"):
         inputs.as_integers("ids", [[1, 2], [3]])
+
+
+def test_pictures_and_steps_of_another_shape_are_refused():
+    with pytest.raises(InputError, match=r"pixels: pictures came as \(0, 9, 9, 3\); want \(pictures, 9, 9, 3\)"):
+        inputs.check_pictures(np.zeros((0, 9, 9, 3), np.float32), CFG)
+    ids = np.full((2, 4), 5)
+    ones = np.ones_like(ids)
+    _, state = prefill(MODEL.weights, CFG, ids, None, ones * 0, ones, inputs.slot_positions(ids, CFG))
+    with pytest.raises(InputError, match=r"positions: came as \(2, 2\); want the shape of ids, \(2, 1\)"):
+        step(MODEL.weights, CFG, np.full((2, 1), 5), np.full((2, 2), 5), state)

@@ -387,3 +387,9 @@ def test_row_24_a_hundred_thousand_unknown_tensors_are_refused_in_no_time(tmp_pa
     started = time.process_time()
     assert "100000 unknown: 'x000000." in refusal(folder)
     assert time.process_time() - started < 6
+
+
+def test_an_unknown_dtype_or_precision_of_load_is_named():
+    for name in ("dtype", "precision"):
+        with pytest.raises(InputError, match=f"{name}: came as 'int8'; want one of float"):
+            npgemma.load(**{name: "int8"})

@@ -177,3 +177,9 @@ def test_numbers_of_hundreds_of_digits_are_refused(tmp_path, key):
     (tmp_path / "preprocessor_config.json").write_text(f'{{"{key}": {"9" * 400}}}')
     with pytest.raises(ConfigError, match="has the number 9{40}; want finite numbers of at most 300 digits"):
         read_settings(tmp_path)
+
+
+def test_an_image_processor_that_is_no_object_is_refused(tmp_path):
+    (tmp_path / "processor_config.json").write_text('{"image_processor": 3}')
+    with pytest.raises(ConfigError, match="image_processor is 3; want an object"):
+        read_settings(tmp_path)

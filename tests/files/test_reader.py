@@ -130,3 +130,13 @@ def test_row_39_links_in_a_circle_and_out_of_the_folder(tmp_path):
     (folder / "out").symlink_to(tmp_path / "else")
     assert model_file(folder, "circle", InputError) == folder / "circle"  # within; the reader refuses it
     assert "outside the model's folder" in refusal(model_file, folder, "out", InputError)
+
+
+def test_a_disk_that_fails_while_it_is_read_is_named(tmp_path, monkeypatch):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(5, "Input/output error")
+
+    (tmp_path / "a").write_bytes(b"abc")
+    monkeypatch.setattr("builtins.open", lambda descriptor, mode: os.close(descriptor) or Failing())
+    assert "a: cannot be read: Input/output error" in refusal(read_file, tmp_path / "a", 10, InputError)

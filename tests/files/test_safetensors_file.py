@@ -338,3 +338,12 @@ def test_a_mutated_file_is_refused_or_reads_the_same(tmp_path_factory, data):
     in_order = b"".join(file.array(tensor.name).tobytes() for tensor in places)
     assert in_order == bytes(changed[8 + length :])
     assert all(not array.flags.writeable for array in arrays)
+
+
+def test_row_15_a_size_of_nothing_hides_no_size_that_cannot_be(tmp_path):
+    named = {"a": ("F32", A), "b": ("F32", np.zeros(0, np.float32))}
+    header = header_of(named)
+    header["b"]["shape"] = [0, 2**62]
+    assert "tensor 'b': shape [0, 4611686018427387904] is larger than any memory" in refusal(
+        tmp_path, file_bytes(named, header)
+    )

@@ -117,3 +117,9 @@ def test_what_is_no_model_and_no_request_is_refused():
         generate(None)
     with pytest.raises(TypeError, match="requests: one came as dict"):
         generate_batch(wordy_model(), [{"prompt": "cat"}])
+
+
+def test_beams_that_can_never_end_are_said():
+    model = wordy_model()
+    with pytest.raises(InputError, match="allowed: no beam could end; allow a stop id somewhere"):
+        generate(model, prompt="cat", num_beams=2, max_new_tokens=3, allowed=lambda ids: [5], suppress_ids=[5])

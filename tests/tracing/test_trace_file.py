@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from npgemma.base.errors import CheckpointError, OutputError
 from npgemma.files import writer
 from npgemma.files.safetensors_file import open_safetensors
+from npgemma.tracing import trace_file
 from npgemma.tracing.plan import given, plan
 from npgemma.tracing.trace import file_size, read, run_to_file, trace_forward
 
@@ -200,3 +202,44 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path, model):
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "y.safetensors", later)
     with pytest.raises(CheckpointError, match=r"is a trace of format \[3, 0\]; this npgemma reads 1.x and 2.x"):
         read(tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"axes": None}, "its metadata say nothing of axes"),
+        ({"run": None, "precision": None}, "its metadata say nothing of precision, run"),
+        ({"axes": "{}"}, "its metadata do not say the axes of each tensor"),
+        ({"axes": "[]"}, "its metadata do not say the axes of each tensor"),
+        ({"axes": '{"text.norm": 3}'}, "its metadata do not say the axes of each tensor"),
+        ({"axes": '{"a": 1, "a": 2}'}, "the key 'a' occurs twice"),
+        ({"ids": "[["}, "'ids': not JSON"),
+        ({"version": "3"}, "is a trace of format 3; this npgemma reads"),
+        ({"version": None}, "is a trace of format None"),
+        ({"format": None}, "is no npgemma trace: its metadata name the format None"),
+    ),
+)
+def test_damaged_metadata_are_refused_by_name(model, tmp_path, change, message):
+    from safetensors.numpy import load_file, save_file
+
+    run_to_file(planned(model, only="text.norm"), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "np") as file:
+        metadata = {name: value for name, value in (file.metadata() | change).items() if value is not None}
+    save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        read(tmp_path / "b.safetensors")
+
+
+def test_tensors_of_a_dtype_that_no_trace_has_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.zeros(3, np.uint8)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="'x' has dtype U8; supported: F64"):
+        trace_file.read_tensors(open_safetensors(tmp_path / "x.safetensors"))
+
+
+def test_a_header_that_outgrows_its_place_is_no_file(tmp_path):
+    with pytest.raises(OutputError, match="bytes were kept free|were kept free; report this"):
+        with trace_file.writing(tmp_path / "a", {}, {}, 0) as file:
+            file.finish({"format": "x" * 5000})
+    assert list(tmp_path.iterdir()) == []

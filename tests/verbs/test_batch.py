@@ -1,6 +1,9 @@
 """npgemma generate --batch: in order, a line each, and not twice."""
 
 import json
+import os
+import resource
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from generation_models import saying, wordy_model
 from PIL import Image
 
 from npgemma import cli
+from npgemma.files.writer import growing
 from npgemma.verbs import batch_file, options
 
 
@@ -203,3 +207,112 @@ def test_a_file_without_questions_says_so(folder, capsys):
     write(folder / "q.jsonl", "\n")
     assert run("--batch", "q.jsonl") == 0
     assert "q.jsonl: holds no questions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b'{"model_type":"paligemma"}', b"notes", b'{"run": "x"}', b"\0\1", b'{"line": 1,'])
+def test_a_file_that_is_not_its_own_is_never_touched(folder, capsys, data):
+    write(folder / "q.jsonl", *QUESTIONS)
+    (folder / "config.json").write_bytes(data)
+    assert run("--batch", "q.jsonl", "-o", "config.json") == 1
+    assert "config.json: holds something else than answers of --batch; choose another" in capsys.readouterr().err
+    assert (folder / "config.json").read_bytes() == data
+
+
+def test_the_questions_themselves_are_never_the_output(folder, capsys):
+    (folder / "q.jsonl").write_text('{"prompt": "cat"}')  # a single line without its end
+    assert run("--batch", "q.jsonl", "-o", "q.jsonl") == 1
+    assert "q.jsonl: holds the questions, which would be lost" in capsys.readouterr().err
+    assert (folder / "q.jsonl").read_text() == '{"prompt": "cat"}'
+
+
+def test_two_processes_on_one_output_are_refused(folder, capsys):
+    write(folder / "q.jsonl", *QUESTIONS)
+    with growing(folder / "a.jsonl"):
+        assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    assert "a.jsonl: another process is writing it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    (
+        ["--resample", "nearest"], ["--background", "red"], ["--exif"], ["--sixteen-bit", "scale"], ["--frame", "0"],
+        ["--max-pixels", "999"], ["--dtype", "bfloat16"], ["--allow-specials"], ["--stop", "x"], ["--suppress-id", "9"],
+        ["--min-tokens", "1"], ["--repetition-penalty", "1.5"], ["--seed", "3"], ["--beams", "2"], ["--boxes-only"],
+    ),
+    ids=lambda words: words[0],
+)
+def test_whatever_changes_an_answer_is_in_the_mark(folder, capsys, words):
+    write(folder / "q.jsonl", QUESTIONS[2])
+    run("--batch", "q.jsonl", "-o", "a.jsonl")
+    before = (folder / "a.jsonl").read_bytes()
+    code = run("--batch", "q.jsonl", "-o", "a.jsonl", *words)
+    same = words == ["--frame", "0"]  # what is the default changes nothing
+    assert (code == 0) == same and (folder / "a.jsonl").read_bytes() == before
+    assert same or "was made by another model or other settings" in capsys.readouterr().err
+
+
+def test_a_model_that_was_trained_on_under_the_same_name_is_another(folder, monkeypatch, capsys):
+    write(folder / "q.jsonl", QUESTIONS[2])
+    run("--batch", "q.jsonl", "-o", "a.jsonl")
+    model = wordy_model()
+    arrays = {name: array * np.float32(1.001) for name, array in model.weights.arrays.items()}
+    trained = replace(model, weights=replace(model.weights, arrays=arrays))
+    monkeypatch.setattr(options, "load", lambda *args, **kwargs: trained)
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    assert "was made by another model or other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    (
+        ('{"prompt": "a", "prompt": "b"}', "this line: the key 'prompt' occurs twice"),
+        (r'{"prompt": "x", "\ud800": 1}', "half of a surrogate pair"),
+        (r'{"prompt": "\udc00"}', "half of a surrogate pair"),
+        ('{"prompt": "x", "more": ' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ('{"prompt": "x", "more": ' + "[" * 100_000, "nested too deeply"),
+        ('{"prompt": "x", "more": NaN}', "has the number NaN"),
+        ('{"ids": [9223372036854775808]}', "ids: came with id 9223372036854775808"),
+        ('{"ids": [2, -1]}', "ids: came as -1"),
+        ('{"ids": [' + "9" * 400 + "]}", "at most 300 digits"),
+        ('{"image": [], "prompt": "x"}', "without a picture"),
+        ('{"image": "/dev/zero", "prompt": "x"}', "is a pipe or a device"),
+        ('{"image": "a\\u0000b", "prompt": "x"}', "null byte"),
+        ('{"image": "' + "x" * 300 + '", "prompt": "x"}', "File name too long"),
+        ('\ufeff{"prompt": "x"}', "this line: not JSON"),
+    ),
+)
+def test_one_bad_line_ends_no_batch(folder, line, message):
+    (folder / "q.jsonl").write_text(json.dumps({"prompt": "cat"}) + "\n" + line + "\n" + json.dumps({"prompt": "cat"}))
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 1
+    first, bad, last = read(folder / "a.jsonl")
+    assert message in bad["error"] and len(bad["error"]) < 500
+    assert first["ids"] == last["ids"] and [first["line"], bad["line"], last["line"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe", "."])
+def test_row_40_questions_are_a_file(folder, capsys, name):
+    os.mkfifo(folder / "pipe")
+    assert run("--batch", name) == 1
+    assert "want a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "pipe", "."])
+def test_row_40_answers_are_a_file(folder, capsys, name):
+    os.mkfifo(folder / "pipe")
+    write(folder / "q.jsonl", QUESTIONS[2])
+    assert run("--batch", "q.jsonl", "-o", name) == 1
+    assert "cannot be written" in (err := capsys.readouterr().err) or "is no regular file" in err
+
+
+def test_row_84_a_full_disk_names_the_file_and_keeps_whole_lines(folder, capsys):
+    write(folder / "q.jsonl", *QUESTIONS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800, limits[1]))
+    try:
+        code = run("--batch", "q.jsonl", "-o", "a.jsonl", "--batch-size", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1 and "a.jsonl: cannot be written: File too large" in capsys.readouterr().err
+    assert [line["line"] for line in read(folder / "a.jsonl")] == [1, 2][: len(read(folder / "a.jsonl"))]
+    assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 0
+    assert [line["line"] for line in read(folder / "a.jsonl")] == [1, 2, 3, 4, 5]

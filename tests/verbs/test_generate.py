@@ -376,3 +376,25 @@ def test_a_picture_that_no_image_makes_the_prompt_is_said(speak, picture, capsys
     speak(wordy_model())
     code, _, err = run(capsys, "--no-image", picture, "--model", "some")
     assert code == 1 and "is a file, and --no-image makes it the prompt" in err
+
+
+def test_more_mistakes_are_one_line(speak, picture, tmp_path, monkeypatch, capsys):
+    speak(dataclasses.replace(wordy_model(), tokenizer=None))
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (17_000, 2)).save(wide)
+    (tmp_path / "q.jsonl").write_text('{"prompt": "cat"}')
+    batch = ["--batch", str(tmp_path / "q.jsonl"), "--model", "some"]
+    for words, message in (
+        (["--ids", "2", "--no-image", "--boxes-only", "--model", "some"], "--boxes-only: the model has no tokenizer"),
+        ([*batch, "--profile"], "--profile: is of one answer; leave out --batch"),
+        ([*batch, "--force"], "--force: is for --draw; a file of answers is continued"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 1 and message in err.splitlines()[-1]
+    speak(saying(BOXES))
+    target = str(tmp_path / "wide.webp")
+    code, _, err = run(capsys, str(wide), "x", "--draw", target, "--model", "some")
+    assert code == 1 and f"{target}: 17000 x 2 pixels cannot be saved so" in err.splitlines()[-1]
+    monkeypatch.setattr(options, "TINY", tmp_path / "nothing")
+    code, _, err = run(capsys, "--model", "some")
+    assert code == 1 and "no IMAGE was given, and there is none in the box" in err

@@ -270,3 +270,15 @@ def test_row_75_ids_of_listed_tokens_are_plain_numbers(tmp_path, key):
     with pytest.raises(TokenizerError, match="piece '<x>' has id '.*; want a whole number") as caught:
         load_tokenizer(tmp_path)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("listed", [3, [], "x", {"563": 3}])
+def test_row_75_listed_tokens_that_are_no_objects(tmp_path, listed):
+    (tmp_path / "tokenizer.model").write_bytes(MODEL)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed or [3]}))
+    with pytest.raises(TokenizerError, match="added_tokens_decoder is not an object of objects"):
+        load_tokenizer(tmp_path)
+
+
+def test_row_75_a_number_of_too_many_bytes(tmp_path):
+    refuse(tmp_path, "tokenizer.model", b"\x0a\x0c\x18" + b"\xff" * 11, "a number of more than ten bytes")

@@ -1,0 +1,107 @@
+"""Each verb's inputs, each broken in its ways: the exit code, and one line that says what is wrong."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from generation_models import wordy_model
+from made_checkpoints import file_bytes
+from PIL import Image
+
+from npgemma import cli
+from npgemma.verbs import options
+
+NAME = "text.blocks.1.attn.out"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a sound picture and files that are broken by name; the model is small and random."""
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "a.png")
+    (tmp_path / "html.png").write_text("<!DOCTYPE html>")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "evil\x1b[2J.png").write_text("no")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "there.safetensors").write_bytes(b"mine")
+    (tmp_path / "there.png").write_bytes(b"mine")
+    array = np.zeros((1, 3, 10), np.float32)
+    (tmp_path / "wrong.safetensors").write_bytes(file_bytes({NAME: ("F32", array)}))
+    np.save(tmp_path / "x.npy", array)
+    os.mkfifo(tmp_path / "pipe")
+    deep = "{\"a\": " + "[" * 99 + "]" * 99 + "}"
+    for name, values in (("llava", {"model_type": "llava"}), ("nan", {"a": float("nan")}), ("deep", deep)):
+        (tmp_path / name).mkdir()
+        text = values if isinstance(values, str) else json.dumps(values)
+        (tmp_path / name / "config.json").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+OF_A_FILE = {
+    "html.png": (2, "is an HTML page"),
+    "cut.png": (2, "is broken or truncated"),
+    "empty.png": (2, "is an empty file"),
+    "evil\x1b[2J.png": (2, r"evil\x1b[2J.png: is not an image"),
+    "circle.png": (2, "Too many levels of symbolic links"),
+    "pipe": (2, "is a pipe or a device; want a regular file"),
+    "/dev/zero": (2, "is a pipe or a device; want a regular file"),
+    ".": (2, "is a folder; want a regular file"),
+    "nowhere.png": (1, "there is no such picture"),
+    "x" * 300: (1, "there is no such picture"),
+}
+WORDS = [
+    *((["generate", name, "cat"], *said) for name, said in OF_A_FILE.items()),
+    *((["score", name, "cat", "dog"], *said) for name, said in OF_A_FILE.items()),
+    *((["trace", name, "cat"], *said) for name, said in OF_A_FILE.items()),
+    *((["step", name, "cat"], *said) for name, said in OF_A_FILE.items()),
+    (["generate", "a.png", "cat", "--background", "no colour"], 2, "background is 'no colour'; want a colour"),
+    (["generate", "a.png", "cat", "--max-pixels", "80"], 2, "is 9 x 9 = 81 pixels; want at most 80"),
+    (["generate", "a.png", "cat", "--frame", "1"], 2, "has 1 frames; frame 1 does not exist"),
+    (["generate", "a.png", "cat", "--frame", "-1"], 2, "frame is -1"),
+    (["generate", "a.png", "cat", "--draw", "there.png"], 1, "there.png: exists already; choose another name"),
+    (["generate", "--no-image", "cat", "--ids", "2"], 1, "--ids stands instead of the prompt"),
+    (["generate", "--ids", "99999999999999999999", "--no-image"], 1, "--ids: came with id 99999999999999999999"),
+    (["generate", "--no-image", "x" * 125_001], 1, "the text has 125,001 characters"),
+    (["generate", "--no-image", "\udcff"], 1, "is the lone surrogate U+DCFF"),
+    (["trace", "a.png", "cat", "-o", "there.safetensors"], 1, "there.safetensors: exists already"),
+    (["trace", "a.png", "cat", "-o", "no/x.safetensors"], 1, "there is no folder no; make it first"),
+    (["trace", "a.png", "cat", "-o", "pipe", "--force"], 1, "pipe: is no regular file"),
+    (["trace", "a.png", "cat", "--rows", "999"], 1, "--rows: came as '999'"),
+    (["trace", "a.png", "cat", "--rows", "x"], 1, "--rows: 'x' is no position"),
+    (["trace", "a.png", "cat", "--only", "nothing"], 1, "'nothing' fits none of"),
+    (["trace", "--no-image", "cat", "--replace", NAME], 1, "--replace: came as"),
+    (["trace", "--no-image", "cat", "--replace", f"{NAME}=x.npy"], 2, "a NumPy array (.npy), not safetensors"),
+    (["trace", "--no-image", "cat", "--replace", f"{NAME}=pipe"], 2, "is a pipe or a device"),
+    (["trace", "--no-image", "cat", "--replace", f"{NAME}=no.safetensors"], 2, "no such file"),
+    (["trace", "--no-image", "cat", "--replace", "text.*=wrong.safetensors"], 1, "--replace: 'text.*' is a pattern"),
+    (["trace", "--no-image", "a cat", "--replace", f"{NAME}=wrong.safetensors"], 1, "the replacement is (1, 3, 10)"),
+    (["names", "nothing"], 1, "'nothing' fits none of"),
+    (["names", "--variant", "gpt"], 1, "want one of paligemma"),
+    (["plan", "nowhere"], 1, "no folder 'nowhere' here"),
+    (["plan", "llava"], 2, "model_type='llava' is not PaliGemma"),
+    (["plan", "nan"], 2, "has the number NaN"),
+    (["doctor", "nowhere/at/all"], 1, "there is no folder 'nowhere/at/all'"),
+    (["doctor", "a.png"], 1, "is a file; want the folder that holds config.json"),
+]
+
+
+@pytest.mark.parametrize("words, code, message", WORDS)
+def test_a_bad_word_is_one_line_and_its_exit_code(folder, monkeypatch, capsys, words, code, message):
+    monkeypatch.setattr(options, "load", lambda *args, **kwargs: wordy_model())
+    before = sorted(os.listdir(folder))
+    model = ["--model", "some"] if words[0] in ("generate", "score", "trace", "step") else []
+    found = cli.main([*words, *model])
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert (found, message in last) == (code, True), (found, last)
+    assert all(line.startswith("npgemma: ") for line in err.splitlines()) and "\x1b" not in err + out
+    assert len(last) < 1000 and sorted(os.listdir(folder)) == before
+    assert (folder / "there.png").read_bytes() == (folder / "there.safetensors").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name, message", [("llava", "not PaliGemma"), ("nan", "NaN"), ("deep", "nested too deeply")])
+def test_the_doctor_reports_a_broken_configuration(folder, capsys, name, message):
+    assert cli.main(["doctor", name]) == 2
+    assert message in capsys.readouterr().out
