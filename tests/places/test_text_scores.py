@@ -43,6 +43,14 @@ def test_anls_is_that_of_big_vision():
         assert anls(case["text"], case["answers"]) == pytest.approx(case["score"], abs=1e-9), case
 
 
+def test_in_lower_case_anls_is_that_of_the_package_anls():
+    cases = CASES["text"]["anls"]
+    assert sum(case["folded"] != case["score"] for case in cases) >= 2
+    for case in cases:
+        folded = anls(case["text"].lower(), [answer.lower() for answer in case["answers"]])
+        assert folded == pytest.approx(case["folded"], abs=1e-9), case
+
+
 WORDS = [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("flaw", "lawn", 2)]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pycocotools.mask
+from anls import anls_score
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from pycocotools.coco import COCO
@@ -85,12 +86,13 @@ def vqa_cases(folder, rng):
 
 
 def text_cases(folder, rng):
-    """ANLS and relaxed accuracy by big_vision's functions; ANLS also by the package anls, where the two agree."""
+    """ANLS and relaxed accuracy by big_vision's functions; ANLS also by the package anls, which folds letter case."""
     [anls] = functions_of(folder, "vqa.py", ["anls_metric"])
     relaxed = functions_of(folder, "chartqa.py", ["_relaxed_match", "_to_float"])[0]
     words = ["", "invoice", "invoices", "Invoice", "12/04/1999", "12.04.1999", "a", "b", "total amount", "total amont",
              "total", "in voice", "12/04/19", "ö"]
-    similar = [{"text": one, "answers": some, "score": float(max(anls(other, one) for other in some))}
+    similar = [{"text": one, "answers": some, "score": float(max(anls(other, one) for other in some)),
+                "folded": float(anls_score(one, some))}
                for one in words for some in (*([other] for other in words), rng.sample(words, 3))]
     numbers = ["0", "0.0", "5", "5.2", "5.25", "5.26", "-5", "5%", "0.05", "0.052", "yes", "Yes", "", "%", "1e3",
                "1000", "nan", "inf"]
@@ -231,7 +233,7 @@ def main():
         "format": "npgemma.golden.scores", "version": [1, 0],
         "command": "python tools/golden/export_scores.py --big-vision FOLDER",
         "made_by": {"python": platform.python_version(), "numpy": np.__version__, "pycocotools": "2.0.11",
-                    "pycocoevalcap": "1.2", "big_vision": "0127fb6"},
+                    "pycocoevalcap": "1.2", "anls": "0.0.2", "big_vision": "0127fb6"},
         "vqa": vqa_cases(folder, rng), "text": text_cases(folder, rng), "captions": caption_cases(rng),
         "detection": detection_cases(rng), "segmentation": segmentation_cases(folder, rng),
     }
