@@ -4,6 +4,7 @@
 >>> npgemma.generate(model, "cat.png", "caption en").text
 >>> npgemma.forward(model, ids, pixels)                      # logits of every position
 >>> npgemma.trace(model, "cat.png", "caption en", only="text.*")
+>>> npgemma.gradients(model, "cat.png", "caption en", "a cat")  # what each number had to do with the surprise
 
 Read the model in this order: config, ops, rotary, masks, attention, vision, text, paligemma.
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from npgemma.checkpoints.loading import load
     from npgemma.generation.generate import generate, generate_batch
     from npgemma.generation.scoring import score
+    from npgemma.learn.teaching import gradients
     from npgemma.paligemma import Model, forward
     from npgemma.places.codec_file import load_codec
     from npgemma.places.evaluate import evaluate
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from npgemma.tracing.trace import trace
 
 __all__ = [
-    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch", "load",
-    "load_codec", "locate", "score", "trace",
+    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch",
+    "gradients", "load", "load_codec", "locate", "score", "trace",
 ]
 
 # Where each public name is defined: imported when it is first used, for none needs all the others.
@@ -39,6 +41,7 @@ HOMES = {
     "forward": "paligemma",
     "generate": "generation.generate",
     "generate_batch": "generation.generate",
+    "gradients": "learn.teaching",
     "load": "checkpoints.loading",
     "load_codec": "places.codec_file",
     "locate": "places.locate",

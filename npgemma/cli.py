@@ -27,7 +27,7 @@ from npgemma.base.errors import (
 
 DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
 
-VERBS = ("generate", "score", "evaluate", "trace", "step", "names", "plan", "doctor")
+VERBS = ("generate", "score", "evaluate", "trace", "step", "finetune", "names", "plan", "doctor")
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
 FILE_ERRORS = (CheckpointError, ConfigError, ImageError, NonfiniteError, TokenizerError)
@@ -37,7 +37,10 @@ LEAST_ROOM, ROOM_FOR_THREADS = 2**28, 2**32
 
 # Errors carry the argument of the Python function; in a terminal it is an option.
 OPTIONS = {
+    "adapter": "--adapter",
     "codec": "--codec",
+    "freeze": "--freeze",
+    "held_out": "--held-out",
     "ids": "--ids",
     "length_penalty": "--length-penalty",
     "max_new_tokens": "--max-tokens",
@@ -45,7 +48,10 @@ OPTIONS = {
     "min_confidence": "--min-confidence",
     "min_p": "--min-p",
     "num_beams": "--beams",
+    "lora": "--lora",
     "num_return": "-n",
+    "on": "--on",
+    "precision": "--precision",
     "only": "--only",
     "repetition_penalty": "--repetition-penalty",
     "replace": "--replace",

@@ -29,7 +29,9 @@ ROOMS = {
     "words": {"base", "config", "files"},
     "checkpoints": {"base", "config", "paligemma", "files", "words"},
     "generation": {"base", "files", "words", "checkpoints"} | MODEL,
-    "tracing": {"base", "files", "generation"} | MODEL,
+    "backward": {"base"} | MODEL,
+    "tracing": {"base", "files", "generation", "backward"} | MODEL,
+    "learn": {"base", "files", "words", "checkpoints", "generation", "tracing", "backward"} | MODEL,
     "places": {"base", "files", "words", "checkpoints", "generation"} | MODEL,
     "show": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
 }

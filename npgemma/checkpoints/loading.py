@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from npgemma.base.adapted import Adapted
 from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.weights import Weights
 from npgemma.checkpoints import checkpoint, hf_config, hub_cache
+from npgemma.checkpoints.adapter import read_adapter
 from npgemma.files import image_settings
 from npgemma.paligemma import Model
 from npgemma.words import tokenizer
@@ -16,7 +18,7 @@ DTYPES = ("float32", "float64", "bfloat16")
 TINY = Path(__file__).parent.parent / "tiny"
 
 
-def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False):
+def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False, adapter=None):
     """Load a PaliGemma from a Hugging Face folder.
 
     Parameters
@@ -33,6 +35,9 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
         ``progress(bytes done, bytes in all)`` while weights are widened.
     allow_nonfinite : bool
         Accept NaN and infinity among the weights.
+    adapter : path, optional
+        A folder with a LoRA adapter in peft's format.  It is merged: each matrix that it adapts is then a float one in
+        memory.
 
     Returns
     -------
@@ -68,6 +73,8 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
     arrays = checkpoint.load_weights(
         place, config, dtype=dtype, precision=PRECISIONS[name], progress=progress, allow_nonfinite=allow_nonfinite
     )
+    if adapter is not None:
+        merge_adapter(adapter, config, arrays, PRECISIONS[name])
     return Model(
         config=config,
         weights=Weights(arrays, PRECISIONS[name]),
@@ -75,3 +82,15 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
         image_settings=image_settings.read_settings(place),
         name=str(folder or "the model in the box"),
     )
+
+
+def merge_adapter(folder, config, arrays, precision):
+    """Put the adapted matrices in the place of their bases."""
+    if precision.name not in ("float32", "float64"):
+        raise InputError(f"cannot be merged in {precision.name}; want float32 or float64", argument="adapter")
+    factors, scale = read_adapter(folder, config, arrays)
+    factors = {name: factor.astype(precision.dtype, copy=False) for name, factor in factors.items()}
+    adapted = Adapted(arrays, factors, scale)
+    for name in {factor.rpartition("/")[0] for factor in factors}:
+        arrays[name] = adapted[name]
+        arrays[name].flags.writeable = False

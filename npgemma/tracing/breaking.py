@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from npgemma.backward.tape import Tape
 from npgemma.base import printer
 from npgemma.base.describe import describe, to_host
 from npgemma.base.weights import Weights
 from npgemma.tracing.selection import as_patterns, matches
 
-KEEPING = (Weights.keep.__code__, Weights.show.__code__)
+KEEPING = (Weights.keep.__code__, Weights.show.__code__, Tape.keep.__code__)
 
 
 def break_on(only: str | Iterable[str], when: Callable[[Any], Any] | None = None, then=None):

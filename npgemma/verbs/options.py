@@ -55,6 +55,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="bfloat16 keeps the weights as stored, in half the memory, and computes in float32 (default: float32)",
     )
+    group.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter, as npgemma finetune or peft wrote it")
     group.add_argument("--precision", choices=tuple(PRECISIONS), help="emulate the roundings of another precision")
     group.add_argument("--allow-nonfinite", action="store_true", help="load weights that hold NaN or infinity")
 
@@ -106,7 +107,9 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     with warnings.catch_warnings(record=True) as caught, Progress("loading the model") as progress:
         for kind in (OddWarning, SlowWarning):
             warnings.simplefilter("always", kind)
-        model = load(args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite)
+        model = load(
+            args.model, args.dtype, args.precision, progress, args.allow_nonfinite, getattr(args, "adapter", None)
+        )
     for warning in caught:
         printer.tell(warning.message)
     return with_image_options(model, args), time.perf_counter() - started

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from npgemma.base import printer
 from npgemma.base.describe import line_of, size_of, summarise
+from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.cli import DONE, INTERRUPTED
 from npgemma.files.writer import check_target
@@ -16,6 +17,7 @@ from npgemma.tracing.plan import Plan, ask, plan
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
 from npgemma.tracing.selection import as_patterns, check_patterns
 from npgemma.tracing.trace import Watch, carry_out, file_size, run_to_file
+from npgemma.verbs import gradient_lines
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Show every tensor that the model computes, by name, a line each; with -o write them to a file.
@@ -26,6 +28,7 @@ DESCRIPTION = """Show every tensor that the model computes, by name, a line each
   npgemma trace --only 'text.*' --precision bf16-hf-eager --against float64
   npgemma trace --break text.blocks.0.attn.scores           pdb in the layer, q, k, scores as locals
   npgemma trace --replace text.blocks.3.attn.out=theirs.safetensors --stop-after text.blocks.3.out
+  npgemma trace cat.jpg "caption en" --backward "a cat" --only 'text.blocks.*.attn.probs' --map looked.png
 
 Generated tokens (--max-tokens) come as step.0.text.logits, step.1.text.logits and so on."""
 
@@ -49,12 +52,21 @@ def add(subparsers) -> None:
                        help="stop there in the debugger; no lines, unless --only, --json or --against asks for them")
     group.add_argument("--replace", action="append", metavar="NAME=FILE", help="take this tensor from a file")
     group.add_argument("--against", choices=tuple(PRECISIONS), help="say how far each tensor is from this precision's")
+    group = parser.add_argument_group("backwards")
+    group.add_argument("--backward", metavar="ANSWER",
+                       help="gradients of the surprise at this answer instead, of tensors and weights")
+    group.add_argument("--map", metavar="OUT.png", help="draw where the picture's gradient is large")
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the model under a watch, and return the exit code."""
     request = request_of(args)
+    if args.backward is not None:
+        gradient_lines.check_options(args)
+        return gradient_lines.show_gradients(load_model(args)[0], request, args)
+    if args.map is not None:
+        raise InputError("--map draws a gradient; give --backward and the answer it is of")
     if args.output is not None:
         check_target(args.output, args.force)  # before a large model is loaded for nothing
     model, _ = load_model(args)

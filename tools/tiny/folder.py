@@ -9,12 +9,17 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-from model import EMBEDDING, make_model
+import numpy as np
+from fresh import architecture, with_waves
 from sentencepiece import sentencepiece_model_pb2 as proto
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from train import embedding
+from train import STATE
 from world import HELD_OUT, draw, make_scene
+
+from npgemma.base.precision import round_bf16
+from npgemma.checkpoints.loading import TINY
+from npgemma.checkpoints.saving import write_model
+from npgemma.files.safetensors_file import open_safetensors
 
 # Pictures in the box, by the seeds of their scenes; the first in order is shown when none is given.
 PICTURES = {
@@ -58,18 +63,15 @@ def write_folder(state, tokenizer, folder):
 
     Parameters
     ----------
-    state : dict
-        What ``train.py`` saves.
+    state : path
+        The file that ``train.py`` saves.
     tokenizer : bytes
         A SentencePiece model.
     """
-    model = make_model(0)
-    weights = dict(state["average"])
-    weights[EMBEDDING] = embedding(weights)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(weights[name])
-    model.to(torch.bfloat16).save_pretrained(folder)
+    file = open_safetensors(state)
+    average = {name.removeprefix("average/"): file.array(name) for name in file.tensors if name.startswith("average/")}
+    rounded = {name: round_bf16(np.array(weight)).view(np.uint32) >> 16 for name, weight in with_waves(average).items()}
+    write_model(folder, TINY, architecture(), {name: bits.astype(np.uint16) for name, bits in rounded.items()})
     (folder / "pictures").mkdir(exist_ok=True)
     for name, seed in PICTURES.items():
         draw(make_scene(seed)).save(folder / "pictures" / name)
@@ -118,8 +120,7 @@ def main():
     parser.add_argument("state", type=Path, help="the folder that train.py wrote")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    state = torch.load(options.state / "state.pt")
-    write_folder(state, (options.state / "tokenizer.model").read_bytes(), options.folder)
+    write_folder(options.state / STATE, (options.state / "tokenizer.model").read_bytes(), options.folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""Training the model in the box: without PyTorch, resumed to the same bits, its hand-written gradients right."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from differences import central
+
+from npgemma.base.precision import PRECISIONS
+from npgemma.base.weights import Weights
+from npgemma.checkpoints.loading import TINY
+from npgemma.files.safetensors_file import open_safetensors
+from npgemma.paligemma import Model
+
+TOOLS = Path(__file__).parent.parent / "tools" / "tiny"
+NAMES = ["text.embedded.weight", "waves.weight", "lessons.patch.weight", "lessons.counts.weight", "vision.norm.bias",
+         "vision.blocks.2.mlp.up.weight", "text.blocks.1.attn.q.weight"]
+
+
+@pytest.fixture(scope="module")
+def tools():
+    before, path = set(sys.modules), list(sys.path)
+    sys.path.insert(0, str(TOOLS))
+    yield {name: importlib.import_module(name) for name in ("train", "fresh", "patches", "batches")}
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if str(TOOLS) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_gradients_of_answers_lessons_and_waves_equal_finite_differences(tools, monkeypatch):
+    train, fresh = tools["train"], tools["fresh"]
+    cfg, tokenizer = train.architecture(), tools["batches"].load_tokenizer(TINY / "tokenizer.model")
+    weights = fresh.fresh_weights(cfg, 0) | tools["patches"].fresh_heads(cfg.vision.width, 0)
+    weights = {name: array.astype(np.float64) for name, array in weights.items()}
+    monkeypatch.setattr(train, "model_of", lambda cfg, weights: Model(
+        cfg, Weights(fresh.with_waves(weights), PRECISIONS["float64"])))
+    batch = tools["batches"].make_batch(1500, 1, 0, 1, tokenizer)
+    sums, _, _ = train.teach(weights, cfg, batch, 0.3)
+    assert set(sums) == set(weights)
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        direction = rng.normal(size=weights[name].shape)
+        direction /= np.linalg.norm(direction)
+
+        def loss(step, name=name, direction=direction):
+            _, answers, lessons = train.teach(weights | {name: weights[name] + step * direction}, cfg, batch, 0.3)
+            return answers + 0.3 * lessons
+
+        slope = central(loss, 1e-4)
+        assert np.sum(sums[name] * direction) == pytest.approx(slope, rel=1e-6, abs=1e-10), name
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bits(tools, tmp_path, monkeypatch):
+    train = tools["train"]
+    words = ["--steps", "2", "--batch", "2", "--parts", "2", "--save-every", "1", "--judged", "1"]
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.model").write_bytes((TINY / "tokenizer.model").read_bytes())
+    run(train, monkeypatch, [tmp_path / "whole", *words])
+    right = train.take_step
+
+    def killed(learner, *rest):
+        if learner.step == 1:
+            raise KeyboardInterrupt
+        return right(learner, *rest)
+
+    monkeypatch.setattr(train, "take_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(train, monkeypatch, [tmp_path / "parts", *words])
+    monkeypatch.setattr(train, "take_step", right)
+    run(train, monkeypatch, [tmp_path / "parts", *words])
+    whole, parts = (open_safetensors(tmp_path / name / train.STATE) for name in ("whole", "parts"))
+    assert whole.metadata == parts.metadata == {"step": "2"}
+    assert all(np.array_equal(whole.array(name), parts.array(name)) for name in whole.tensors)
+
+
+def run(train, monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+    train.main()
+
+
+def test_no_pytorch_and_no_second_model_trains_the_box():
+    for name in ("train", "fresh", "patches", "batches", "folder", "lesson", "check_lesson"):
+        source = (TOOLS / f"{name}.py").read_text()
+        assert "torch" not in source and "transformers import" not in source, name
+    assert not (TOOLS / "model.py").exists()
