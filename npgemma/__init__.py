@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from npgemma.tracing.trace import trace
 
 __all__ = [
-    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch", "gradients",
-    "load", "load_codec", "locate", "score", "trace",
+    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch",
+    "gradients", "load", "load_codec", "locate", "score", "trace",
 ]
 
 # Where each public name is defined: imported when it is first used, for none needs all the others.
