@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from npgemma.backward.tape import Product, Rows
-from npgemma.base import half
+from npgemma.base import blocks, half
 
 # Numbers of a stored matrix that are widened at once.
 BLOCK = 1 << 22
@@ -217,11 +217,16 @@ def gelu(d_y, x):
     -----
     y = x s, s = sigmoid(2u):  dx = dy * (s + 2 x s (1 - s) u'),  u' = sqrt(2/pi) * (1 + 3 * 0.044715 x**2).
     """
+    return d_y * blocks.in_cache(slope_of_gelu, x, whole_rows=False)
+
+
+def slope_of_gelu(x):
+    """How steeply GELU rises: x (..., F)."""
     near = np.clip(x, -FAR, FAR)  # Far out the slope is 0 * infinity in float32.
     with np.errstate(over="ignore"):
         s = 1.0 / (1.0 + np.exp(-2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * (near * near * near))))
     rise = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * (near * near))
-    return d_y * (s + 2.0 * near * s * (1.0 - s) * rise)
+    return s + 2.0 * near * s * (1.0 - s) * rise
 
 
 def soft_cap(d_y, y, cap):

@@ -57,7 +57,12 @@ def prefill(d_logits, t, cfg, soft):
     -------
     d_soft : (I, P, D) or None
     """
-    return read(text.logits(d_logits, t["text.norm"], t.at("text"), cfg.text), t, cfg, soft)
+    return read(head(d_logits, t["text.norm"], t, cfg), t, cfg, soft)
+
+
+def head(d_logits, norm, t, cfg):
+    """Send the gradient of all positions' scores back to the decoder's result: d_logits (B, T, V), norm (B, T, D)."""
+    return text.logits(d_logits, norm, t.at("text"), cfg.text)
 
 
 def read(d_norm, t, cfg, soft):
