@@ -29,6 +29,7 @@ def evaluate(
     call: Call | None = None,
     before: Sequence[Mapping[str, Any]] = (),
     expression: str | None = None,
+    equations: Mapping[str, Any] = EQUATIONS,
 ) -> np.ndarray:
     """Make one tensor from the tensors of a run.
 
@@ -47,6 +48,8 @@ def evaluate(
         The tensors of the calls before this one, in order.
     expression : str, optional
         Another expression than the row's, for what a fault would compute.
+    equations : mapping of str to callable, optional
+        Other equations by name, likewise.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def evaluate(
     tree = ast.Expression(Read().visit(chosen(expression or table[name].row.expression, name, cfg, call)))
     words = {"read": read, "earlier": earlier, "cos": np.cos, "sin": np.sin}
     words |= {word: plain[word] for word in ("inner", "number")}
-    result = eval(compile(ast.fix_missing_locations(tree), name, "eval"), {"__builtins__": {}}, EQUATIONS | words)
+    result = eval(compile(ast.fix_missing_locations(tree), name, "eval"), {"__builtins__": {}}, {**words, **equations})
     return w.precision.store(result) if table[name].kind == "float" and name not in SHOWN else result
 
 
