@@ -10,6 +10,7 @@ ROTATED = "text.blocks.{n}.attn.q_rot text.blocks.{n}.attn.k_rot"
 TABLES = "text.cos text.sin"
 SCORES, PROBS, MIXED = (f"text.blocks.{{n}}.attn.{name}" for name in ("scores", "probs", "mixed"))
 V_SCORES, V_PROBS, V_MIXED = (f"vision.blocks.{{n}}.attn.{name}" for name in ("scores", "probs", "mixed"))
+CAPS = "text.blocks.{n}.attn.capped text.logits"
 QK, V_QK = "group_heads(q_rot, K) @ group_heads(earlier(k_rot), K).mT", "group_heads(q, N) @ group_heads(k, N).mT"
 CAPPED = "(capped if attn_softcap else scores)"
 MASK = "(mask.sliding if window else mask.full)"
@@ -70,11 +71,6 @@ def softmax_plus_one(x):
     return unnormalised / (np.sum(unnormalised, axis=-1, keepdims=True) + 1.0)
 
 
-def as_inner(x):
-    """Bfloat16 angles: positions times frequencies rounded before cosine and sine."""
-    return rounded(x)
-
-
 ROTATION = [
     with_equations("rotation-interleaved", "channels 2i and 2i+1 turn together; PaliGemma pairs i with i + H/2", ROTATED,
                    rotate=interleaved),
@@ -85,7 +81,7 @@ ROTATION = [
                      {"text.blocks.{n}.attn.q_rot": "q * 1.0", "text.blocks.{n}.attn.k_rot": "k * 1.0"}),
     with_expressions("keys-not-rotated", "keys are not rotated", {"text.blocks.{n}.attn.k_rot": "k * 1.0"}),
     with_equations("rotation-rounded-inside", "the products of the rotation are rounded to bfloat16 one by one; this recipe "
-                   "rounds once", ROTATED, inner_rotate=rounded,
+                   "rounds once", ROTATED,
                    rotate=lambda x, cos, sin, inner: rotary.rotate(x, cos, sin, rounded)),
     with_equations("rotation-rounded-once", "the rotation is computed in float32 and rounded once; this recipe rounds each "
                    "product", ROTATED, rotate=lambda x, cos, sin, inner: rotary.rotate(x, cos, sin, lambda y: y)),
@@ -107,7 +103,7 @@ ROTATION = [
     with_equations("frequencies-of-half-a-head", "frequencies fall twice as fast: their exponent is 2i / (H/2), not 2i / H",
                    TABLES, angles=lambda positions, head, theta, dtype: rotary.angles(positions, head, theta**2, dtype)),
     with_equations("angles-in-bf16", "positions times frequencies are rounded to bfloat16 before cosine and sine", TABLES,
-                   cos=lambda x: np.cos(as_inner(x)), sin=lambda x: np.sin(as_inner(x))),
+                   cos=lambda x: np.cos(rounded(x)), sin=lambda x: np.sin(rounded(x))),
     with_expressions("cos-and-sin-swapped", "cosine and sine stand in each other's place",
                      {"text.cos": "inner(sin(angles(positions, H, rope_theta, dtype)))",
                       "text.sin": "inner(cos(angles(positions, H, rope_theta, dtype)))"}),
@@ -141,13 +137,10 @@ SCALES = [
                      {"text.blocks.{n}.attn.capped": "soft_cap(scores, final_softcap, inner)"}),
     with_expressions("soft-cap-50", "scores are bounded by 50, whatever the configuration says",
                      {"text.blocks.{n}.attn.capped": "soft_cap(scores, 50.0, inner)"}),
-    with_expressions("soft-cap-rounded-inside", "each step of the soft-cap is rounded to bfloat16; this recipe rounds once",
-                     {"text.blocks.{n}.attn.capped": "soft_cap(scores, attn_softcap, bf16)",
-                      "text.logits": "soft_cap(bf16(linear(scored, embedded.weight)), final_softcap, bf16)"}, bf16=rounded),
-    with_expressions("soft-cap-rounded-once", "the soft-cap is computed in float32 and rounded once; this recipe rounds each "
-                     "step", {"text.blocks.{n}.attn.capped": "soft_cap(scores, attn_softcap, plain)",
-                              "text.logits": "soft_cap(linear(scored, embedded.weight), final_softcap, plain)"},
-                     plain=lambda x: x),
+    with_equations("soft-cap-rounded-inside", "each step of the soft-cap is rounded to bfloat16; this recipe rounds once",
+                   CAPS, soft_cap=lambda x, cap, inner: ops.soft_cap(x, cap, rounded)),
+    with_equations("soft-cap-rounded-once", "the soft-cap is computed in float32 and rounded once; this recipe rounds each "
+                   "step", CAPS, soft_cap=lambda x, cap, inner: ops.soft_cap(x, cap, lambda y: y)),
     with_expressions("tanh-without-the-cap", "the soft-cap forgets to multiply by the cap again",
                      {"text.blocks.{n}.attn.capped": "soft_cap(scores, attn_softcap, inner) * (1.0 / attn_softcap)"}),
 ]

@@ -96,7 +96,9 @@ def parts(x, unit):
     if isinstance(x, int | float):
         exact = unit < UNITS["float32"] or not math.isfinite(x) or float(np.float32(x)) == x
         return float(x), 0.0 if exact else abs(x) * unit
-    return np.asarray(x, dtype=np.float64), 0.0
+    if not isinstance(x, np.ndarray | np.generic):
+        raise TypeError(f"{x!r:.40} is no number")
+    return x.astype(np.float64), 0.0
 
 
 def near_of(x):
@@ -148,7 +150,8 @@ def exp(a, da, unit):
 
 def tanh(a, da, unit):
     value = np.tanh(a)
-    return value, da + TRANSCENDENTAL * unit * np.abs(value)
+    reach = np.maximum(np.tanh(a + da) - value, value - np.tanh(a - da))
+    return value, reach + TRANSCENDENTAL * unit * np.abs(value)
 
 
 def cosine(a, da, unit):

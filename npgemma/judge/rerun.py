@@ -199,11 +199,12 @@ def stored_as(name, recipe):
     return "float32" if unrounded_angles else kept_as(recipe)
 
 
-def real_elements(letters, shape, attention_mask):
+def real_elements(name, letters, shape, attention_mask):
     """True for each element that belongs to real tokens: what padding computes is nobody's business.
 
     Parameters
     ----------
+    name : str
     letters : str
         Axes of the tensor, ``B K G T S``.
     shape : tuple of int
@@ -212,7 +213,8 @@ def real_elements(letters, shape, attention_mask):
     """
     real, axes = attention_mask != 0, letters.split()
     found = np.ones(shape, dtype=bool)
-    for letter in ("T", "S"):
+    # Whether a real query looks at padding is somebody's business.
+    for letter in ("T",) if name.startswith("mask.") or name.endswith(".probs") else ("T", "S"):
         if letter in axes:
             size = shape[axes.index(letter)]
             part = real[:, -size:] if letter == "T" else real[:, :size]
