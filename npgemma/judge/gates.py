@@ -14,6 +14,8 @@ FRACTION = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 # A ratio of errors up to the first is what another order of summation makes; above the second lies a fault.
 RATIO_EXPECTED, RATIO_ACCEPTABLE = 1.2, 2.0
+# Elements that are widened to float64 at a time.
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def bits(theirs, golden, least):
     return Verdict("bits", passed, message, {"share": share, "least": least})
 
 
-def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE):
+def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE, real=None):
     """G4: how much farther from float64 their tensor is than a correct one of the same recipe.
 
     Parameters
@@ -85,20 +87,35 @@ def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE):
         Relative error below which two results are called equal: the recipe may happen to be exact.
     acceptable : float
         Largest ratio that passes.
+    real : (...), optional
+        True where an element counts.
     """
-    size = rms(truth)
-    error, yardstick = rms(theirs - truth), max(rms(emulated - truth), floor * size)
+    error, own, size, equal, count = sums(theirs, truth, emulated, real)
+    yardstick = max(own, floor * size)
     ratio = 0.0 if error == 0.0 else error / yardstick if yardstick else math.inf
     passed = bool(ratio <= acceptable)  # false for a NaN
     message = "" if passed else f"error {ratio:.3g} times the recipe's own, want at most {acceptable:g}"
-    return Verdict("dual delta", passed, message, {"ratio": ratio, "relative": error / size if size else error})
+    figures = {"ratio": ratio, "relative": error / size if size else error, "share": equal / count if count else 1.0}
+    return Verdict("dual delta", passed, message, figures)
 
 
-def rms(x):
-    """Root of the mean square, in float64; of nothing 0."""
-    wide = np.asarray(x, dtype=np.float64).reshape(-1)
-    # A dot product of BLAS squares and adds without a second array.
-    return math.sqrt(float(np.dot(wide, wide)) / wide.size) if wide.size else 0.0
+def sums(theirs, truth, emulated, real=None):
+    """Norms of their error, of the recipe's and of the truth; how many elements equal the emulation, and of how many.
+
+    A piece at a time, so that no tensor is ever widened whole.
+    """
+    flat = [np.asarray(each).reshape(-1) for each in (theirs, truth, emulated)]
+    chosen = None if real is None else np.broadcast_to(real, np.shape(theirs)).reshape(-1)
+    squares, equal, count = np.zeros(3), 0, 0
+    for start in range(0, flat[0].size, PIECE):
+        piece = slice(start, start + PIECE)
+        x, exact, recipe = (each[piece].astype(np.float64) for each in flat)
+        if chosen is not None and not chosen[piece].all():
+            x, exact, recipe = (each[chosen[piece]] for each in (x, exact, recipe))
+        squares += [float(np.sum(np.square(each))) for each in (x - exact, recipe - exact, exact)]
+        equal, count = equal + int(np.count_nonzero(x == recipe)), count + x.size
+    error, own, size = np.sqrt(squares)
+    return float(error), float(own), float(size), equal, count
 
 
 @dataclass(frozen=True)

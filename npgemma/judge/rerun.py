@@ -20,6 +20,8 @@ from npgemma.tracing.precisions import in_precision
 GIVEN = ("pixels", "ids", "token_types", "attention_mask", "positions")
 # A float32 angle: the frequency, its inverse and the product are each rounded.
 ANGLE_ROUNDINGS = 3.0
+# What float32 may lose whole: numbers below the smallest normal one, and a little above it, where exp overflows first.
+FLUSHED = 2.0**-120
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,7 @@ def bounds(name, near, recipe):
         As the recipe keeps it: rounded to bfloat16 already, where it is.
     recipe : str
     """
-    # Numbers below the smallest normal one may be flushed to zero.
-    slack = near.noise + (0.0 if recipe == "float64" else 2.0**-126)
+    slack = near.noise + (0.0 if recipe == "float64" else FLUSHED)
     low, high = near.value - slack, near.value + slack
     if stored_as(name, recipe) == "float32":
         return stored(low, "float32"), stored(high, "float32")

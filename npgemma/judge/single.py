@@ -81,9 +81,7 @@ def told(name, wrong, real, near):
 
 def chain(rerun, name, theirs, emulated, real):
     """Judge several operations at once by the dual delta: which roundings lie between, nobody wrote down."""
-    truth = np.asarray(rerun.truth(name), dtype=np.float64)
-    x, exact, recipe = (np.asarray(each, dtype=np.float64)[real] for each in (theirs, truth, emulated))
-    return gates.dual_delta(x, exact, recipe, FLOORS[kept_as(rerun.recipe)])
+    return gates.dual_delta(theirs, rerun.truth(name), emulated, FLOORS[kept_as(rerun.recipe)], real=real)
 
 
 def stored_like(want, recipe):
