@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from npgemma.base import inputs
+from npgemma.base.tensors import Call
 from npgemma.judge.rerun import GIVEN
 from npgemma.tracing.lockstep import Partner
 from npgemma.tracing.plan import plan
@@ -15,6 +16,13 @@ def given_of(question, cfg):
     found = {name: getattr(question, name) for name in GIVEN if name != "pixels"}
     pictures = inputs.flat_pictures(question.pixels, question.ids, cfg)
     return found if pictures is None else found | {"pixels": pictures}
+
+
+def call_of(question, cfg):
+    """The sizes of a question's call."""
+    given = given_of(question, cfg)
+    B, T = question.ids.shape
+    return Call(B, len(given["pixels"]) if "pixels" in given else 0, T)
 
 
 def run_beside(model, question, recipe, take):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from npgemma.base.tensors import tensors
 from npgemma.judge import diagnose, gates, layout
 from npgemma.judge import single as one
 from npgemma.judge.rerun import GIVEN, kept_as, real_elements
@@ -59,13 +60,15 @@ class PortTensors:
     ----------
     theirs : Theirs
     cfg : Config
-    table : dict of str to Tensor
+    call : Call
+        Whose tensors they are.
     names_map : dict of str to str
         Their names to ours, beside what the table knows.
     """
 
-    def __init__(self, theirs, cfg, table, names_map=()):
-        self.source, self.table = theirs, table
+    def __init__(self, theirs, cfg, call, names_map=()):
+        self.source, self.cfg, self.call = theirs, cfg, call
+        self.table = table = tensors(cfg, call.batch, call.pictures, call.length, call.past)
         found, self.notes = layout.known_names(theirs.readers, cfg, dict(names_map))
         self.names = {ours: each for ours, each in found.items() if ours in table}
         self.unfit, self.how = {}, {}
@@ -104,13 +107,14 @@ class Comparison:
     """
 
     def __init__(self, port, rerun, recipe, attention_mask, quantised=False):
+        self.cfg, self.call = port.cfg, port.call
         self.port, self.rerun, self.recipe, self.quantised = port, rerun, recipe, quantised
         self.attention_mask = attention_mask
         self.rows: list[Row] = []
         self.logits: dict = {}
         self.explained: dict = {}
 
-    def take(self, name, emulated, truth):
+    def take(self, name, emulated, truth, sample=None):
         """Compare one tensor.
 
         Parameters
@@ -118,6 +122,8 @@ class Comparison:
         name : str
         emulated, truth : (...)
             From a run in the recipe, and from one in float64.
+        sample : dict, optional
+            ``step`` and ``count``, where the two are samples of the flat order.
         """
         row = Row(name, self.port.names.get(name, ""))
         self.rows.append(row)
@@ -131,7 +137,10 @@ class Comparison:
             return
         letters = self.port.table[name].letters
         real = real_elements(name, letters, theirs.shape, self.attention_mask)
-        self.judge_entire(row, theirs, emulated, truth, real)
+        whole = [theirs, real]
+        if sample is not None:
+            whole = [each.reshape(-1)[:: sample["step"]][: sample["count"]] for each in whole]
+        self.judge_entire(row, whole[0], emulated, truth, whole[1])
         if row.status == "ok" and not self.quantised:
             self.judge_single(row, theirs)
 
@@ -147,7 +156,7 @@ class Comparison:
         else:
             floor = one.FLOORS[kept_as(self.recipe)]
             row.entire = gates.dual_delta(theirs, truth, emulated, floor, real=real).figures
-        if row.name == "text.logits":
+        if row.name == "text.logits" and theirs.ndim == 3:
             self.logits = of_logits(theirs[real_rows(real)], np.asarray(truth)[real_rows(real)])
         if self.rerun is None or row.name in GIVEN and row.name != "pixels":
             limit = row.entire.get("ratio", 0.0 if row.entire["share"] == 1.0 else math.inf)

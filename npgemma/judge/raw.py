@@ -4,11 +4,14 @@
 ``tensors.h`` is the same as a C array; ``.npy`` files lie beside where NumPy has the type.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from npgemma.base.errors import CheckpointError
+from npgemma.files import writer
+from npgemma.files.reader import JSON_LIMIT, read_file
 from npgemma.judge.rounding import bf16_bits
 
 LIST, HEADER = "list.txt", "tensors.h"
@@ -40,17 +43,19 @@ class RawFolder:
         file = f"{len(self.lines):04d}.bin"
         numbers = bf16_bits(array) if dtype == "bf16" else array
         whole = np.ascontiguousarray(numbers, dtype=DTYPES[dtype])
-        (self.folder / file).write_bytes(whole.tobytes())
-        np.save(self.folder / file.replace(".bin", ".npy"), np.asarray(array, order="C"))
+        writer.write_file(self.folder / file, whole.tobytes())
+        npy = io.BytesIO()
+        np.save(npy, np.asarray(array, order="C"))
+        writer.write_file(self.folder / file.replace(".bin", ".npy"), npy.getvalue())
         self.lines.append(" ".join([name, dtype, file, *map(str, array.shape)]))
         sizes = ", ".join(map(str, array.shape))
         self.rows.append(f'    {{"{name}", "{dtype}", "{file}", {array.ndim}, {{{sizes}}}}},\n')
 
     def finish(self):
         """Write the list and the header: with them the folder is whole."""
-        (self.folder / LIST).write_text("".join(f"{line}\n" for line in self.lines))
+        writer.write_file(self.folder / LIST, "".join(f"{line}\n" for line in self.lines).encode())
         head = HEADER_HEAD.replace("{list}", LIST)
-        (self.folder / HEADER).write_text(head + "".join(self.rows) + "};\n")
+        writer.write_file(self.folder / HEADER, (head + "".join(self.rows) + "};\n").encode())
 
 
 def read_list(folder):
@@ -63,9 +68,9 @@ def read_list(folder):
     """
     path = Path(folder) / LIST
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise CheckpointError(f"{path}: cannot be read as text: {problem}") from None
+        lines = read_file(path, JSON_LIMIT, CheckpointError).decode().splitlines()
+    except UnicodeDecodeError as problem:
+        raise CheckpointError(f"{path}: byte {problem.start} is not UTF-8; want a list of tensors") from None
     found = {}
     for number, line in enumerate(lines, 1):
         if line.strip():

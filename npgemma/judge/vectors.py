@@ -16,7 +16,8 @@ from npgemma.judge.near import Near
 
 FUNCTIONS = {
     **{each.__name__: each for each in (ops.linear, ops.layer_norm, ops.rms_norm, ops.gelu, ops.soft_cap, ops.softmax)},
-    **{each.__name__: each for each in (ops.embed, ops.patchify, rotary.angles, rotary.rotate)},
+    **{each.__name__: each for each in (ops.embed, ops.patchify, ops.group_heads, ops.merge_heads)},
+    **{each.__name__: each for each in (rotary.angles, rotary.rotate)},
     **{each.__name__: each for each in (masks.prefix_lm, masks.sliding_prefix_lm, masks.hide)},
     "cos": np.cos,
     "sin": np.sin,
@@ -50,8 +51,9 @@ class Case:
     def run(self, precision, arrays=None, expression=None):
         """Evaluate the expression in a precision, on the case's arrays or on others of the same names."""
         given = self.arrays if arrays is None else arrays
-        names = {"inner": precision.inner, "dtype": precision.dtype} | self.numbers | given
-        return eval(expression or self.expression, {"__builtins__": {}} | FUNCTIONS | names)
+        names = {"inner": precision.inner, "number": precision.number, "dtype": precision.dtype} | self.numbers | given
+        with np.errstate(all="ignore"):
+            return eval(expression or self.expression, {"__builtins__": {}} | FUNCTIONS | names)
 
     def near(self, unit):
         """The case's arrays as exact numbers from which noise is reckoned."""
@@ -144,7 +146,8 @@ def softmax(op, cfg):
         mask = datasets.uniform(50 + number, 32 * length).reshape(32, length) < 0.7
         mask[0], mask[1] = True, False
         mask[2], mask[2, length // 2] = False, True
-        return "softmax(x, mask)", {"x": bf16(4 * rows_of(name, length)), "mask": mask}
+        x = bf16(4 * rows_of(name, length)).reshape(1, 1, 1, 32, length)
+        return "softmax(hide(x, mask))", {"x": x, "mask": mask[None]}
 
     yield from each_set(op, [min(length, 1032)], make)
 
@@ -153,19 +156,19 @@ def angles(op, cfg):
     last = cfg.text.max_positions - 1
     positions = np.unique(np.linspace(0, last, 32).astype(np.int64))[None]
     numbers = {"head_dim": cfg.text.head_dim, "theta": cfg.text.rope_theta}
-    for index, name in enumerate(("cos", "sin")):
-        text = f"angles(positions, head_dim, theta, dtype)[{index}]"
+    for name in ("cos", "sin"):
+        text = f"inner({name}(angles(positions, head_dim, theta, dtype)))"
         yield Case(op, f"{op}.{cfg.text.head_dim}.{name}", text, {"positions": positions}, numbers)
 
 
 def rotate(op, cfg):
     H = cfg.text.head_dim
     positions = np.unique(np.linspace(0, cfg.text.max_positions - 1, 8).astype(np.int64))[None]
-    cos, sin = rotary.angles(positions, H, cfg.text.rope_theta, np.float32)
+    turned = rotary.angles(positions, H, cfg.text.rope_theta, np.float32)
 
     def make(name, length, number):
         x = rows_of(name, length).reshape(1, len(positions[0]), -1, length)
-        return "rotate(x, cos, sin, inner)", {"x": x, "cos": round_bf16(cos), "sin": round_bf16(sin)}
+        return "rotate(x, cos, sin, inner)", {"x": x, "cos": round_bf16(np.cos(turned)), "sin": round_bf16(np.sin(turned))}
 
     yield from each_set(op, [H], make)
 
@@ -173,8 +176,8 @@ def rotate(op, cfg):
 def scores(op, cfg):
     def make(name, length, number):
         q, k = datasets.factors(name, length, 3, rows=64)
-        arrays = {"q": q.reshape(1, 16, 2, 2, length), "k": k.reshape(1, 16, 2, length)}
-        product = f'einsum("{SCORES}", q, k)'
+        arrays = {"q": q.reshape(1, 16, 4, length), "k": k.reshape(1, 16, 2, length)}
+        product = "group_heads(q, 2) @ group_heads(k, 2).mT"
         scale = cfg.vision.query_scale if length == cfg.vision.head_dim else cfg.text.query_scale
         return f"inner({product}) * scale", arrays, {"scale": scale}, product
 
@@ -185,8 +188,8 @@ def mixed(op, cfg):
     def make(name, length, number):
         probs, v = datasets.factors(name, length, 4, rows=64)
         arrays = {"probs": probs.reshape(1, 2, 2, 16, length), "v": v.reshape(2, 16, 1, length).transpose(2, 3, 0, 1)}
-        text = f'einsum("{MIXED}", probs, v)'
-        return text, arrays, {}, text
+        product = "probs @ group_heads(v, 2)"
+        return f"merge_heads({product})", arrays, {}, product
 
     yield from each_set(op, [min(cfg.vision.num_patches + 8, 1032)], make)
 
@@ -195,7 +198,7 @@ def embed(op, cfg):
     D = cfg.text.width
     table = bf16(datasets.bell(60, (16, D)))
     ids = (datasets.uniform(61, 24) * 16).astype(np.int64).reshape(2, 12)
-    yield Case(op, f"{op}.{D}.gaussian", "embed(ids, table) * scale", {"ids": ids, "table": table},
+    yield Case(op, f"{op}.{D}.gaussian", "embed(ids, table) * number(scale)", {"ids": ids, "table": table},
                {"scale": math.sqrt(D)})
 
 
