@@ -99,6 +99,10 @@ FAULTS = [
         {"text.spliced": "splice(embedded, connector.out * number(embed_scale), image_places(ids, token_types, image_token_id))"},
     ),
     with_expressions(
+        "image-rows-scaled-unrounded", "soft tokens are multiplied by sqrt(width), not rounded; they go in unscaled",
+        {"text.spliced": "splice(embedded, connector.out * embed_scale, image_places(ids, token_types, image_token_id))"},
+    ),
+    with_expressions(
         "image-rows-divided", "soft tokens are divided by sqrt(width), as transformers before 5.4 did; they go in unscaled",
         {"text.spliced": "splice(embedded, connector.out * (1.0 / embed_scale), image_places(ids, token_types, image_token_id))"},
     ),

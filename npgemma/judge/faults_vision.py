@@ -84,6 +84,15 @@ FAULTS = [
               turned=lambda x: np.swapaxes(x, 1, 2)),
     of_pixels("grey", "the picture is grey: a channel stands for all three", "grey(pixels)",
               grey=lambda x: np.repeat(np.mean(x, axis=-1, keepdims=True), 3, axis=-1)),
+    *(
+        with_equations(f"{name}-at-the-patches", f"pixels are right, but {sentence} before patches are cut", "vision.patches",
+                       patchify=lambda pixels, size, moved=moved: ops.patchify(moved(pixels), size))
+        for name, sentence, moved in (
+            ("bgr", "channels are reversed", lambda x: x[..., ::-1]),
+            ("flipped", "the picture is mirrored left to right", lambda x: x[:, :, ::-1]),
+            ("transposed", "rows and columns of the picture are exchanged", lambda x: np.swapaxes(x, 1, 2)),
+        )
+    ),
     with_equations("patches-column-by-column", "patches are taken column by column; row by row is wanted", "vision.patches",
                    patchify=columns_first),
     with_equations("pixels-before-channels", "a patch is flattened row, column, channel; channel, row, column is wanted",

@@ -4,6 +4,7 @@ So each operation is judged alone, whatever happened before it.  What the port d
 did: a row's input is theirs if they have it, else given with the question, else another row evaluated likewise.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,13 @@ class Rerun:
         """Make ``name`` as the recipe does, with its noise; gives it, and the names that the port did not write down."""
         seen = Seen(self, self.w, fault)
         return seen.made(name), seen.missing
+
+    def rounding_otherwise(self):
+        """The same, with the steps inside equations rounded where the recipe does not, and not where it does."""
+        other = copy.copy(self)
+        inner = unrounded if self.w.precision.inner is rounded else rounded
+        other.w = replace(self.w, precision=replace(self.w.precision, inner=inner))
+        return other
 
     def truth(self, name):
         """Make ``name`` in float64 from the same tensors, nothing rounded."""
