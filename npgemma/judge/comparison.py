@@ -121,7 +121,7 @@ class Comparison:
         ----------
         name : str
         emulated, truth : (...)
-            From a run in the recipe, and from one in float64.
+            From a run in the recipe, and from one in float64; None where there is none, and the operation alone is judged.
         sample : dict, optional
             ``step`` and ``count``, where the two are samples of the flat order.
         """
@@ -135,14 +135,19 @@ class Comparison:
         if name in self.port.unfit:
             row.status, row.message = "incomparable", self.port.unfit[name]
             return
-        letters = self.port.table[name].letters
-        real = real_elements(name, letters, theirs.shape, self.attention_mask)
+        if emulated is not None:
+            self.judge_whole(row, theirs, emulated, truth, sample)
+        if row.status == "ok" and not self.quantised:
+            self.judge_single(row, theirs)
+
+    def judge_whole(self, row, theirs, emulated, truth, sample):
+        """Judge a tensor as it came, or the sample of it that a pack holds."""
+        letters = self.port.table[row.name].letters
+        real = real_elements(row.name, letters, theirs.shape, self.attention_mask)
         whole = [theirs, real]
         if sample is not None:
             whole = [each.reshape(-1)[:: sample["step"]][: sample["count"]] for each in whole]
         self.judge_entire(row, whole[0], emulated, truth, whole[1])
-        if row.status == "ok" and not self.quantised:
-            self.judge_single(row, theirs)
 
     def judge_entire(self, row, theirs, emulated, truth, real):
         """Note how far a whole tensor is from float64, beside the emulation; refuse what is not finite."""

@@ -57,24 +57,30 @@ def causes(rerun, name, theirs, real):
     """
     right, missing = rerun.near(name)
     wrong = outside(name, right, theirs, real, rerun.recipe)
-    found = []
-    # Who makes one of these mistakes may also round elsewhere inside the operation.
-    for again in (rerun, rerun.rounding_otherwise()) if rerun.recipe.startswith("bf16") else (rerun,):
-        fits = fitting(again, name, theirs, real, FAULTS.values(), missing)
-        found = found or [Cause(fault.name, fault.sentence) for fault, near in fits if tells_apart(near, right, wrong)]
+    known = rerun.made_of(name) if missing else {}
+    found = accepted(rerun, name, theirs, real, missing, right, wrong, known)
+    if not found and not missing and rerun.recipe.startswith("bf16"):
+        # Who makes one of these mistakes may also round elsewhere inside the operation.
+        found = accepted(rerun.rounding_otherwise(), name, theirs, real, missing, right, wrong, {})
     if found or not isinstance(right, Near):
         return found
     return [Cause(*symptom) for symptom in symptoms(rerun, name, right, theirs, real)]
 
 
-def fitting(rerun, name, theirs, real, faults, missing):
+def accepted(rerun, name, theirs, real, missing, right, wrong, known):
+    """The faults that fit, and tell what is wrong from what is right."""
+    fits = fitting(rerun, name, theirs, real, FAULTS.values(), missing, known)
+    return [Cause(fault.name, fault.sentence) for fault, near in fits if tells_apart(near, right, wrong)]
+
+
+def fitting(rerun, name, theirs, real, faults, missing, known=()):
     """Those of some faults that lead to their numbers, each with what it makes."""
     places = {rerun.table[each].row.name for each in (name, *missing)}
     for fault in faults:
         if not places & set(fault.changes):
             continue
         try:
-            near, _ = rerun.near(name, fault)
+            near, _ = rerun.near(name, fault, known)
             fits = near.shape == theirs.shape and not np.any(outside(name, near, theirs, real, rerun.recipe))
         except NOT_POSSIBLE:
             continue

@@ -17,6 +17,7 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
     Returns
     -------
     comparison : Comparison
+        Of the pack's tensors and, with the model, of all others that the port wrote down.
     """
     given, cfg = pack.given(), config_of(pack)
     if model is not None and weights_digest(model) != pack.manifest["model"]["weights_sha256"]:
@@ -29,11 +30,13 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
     has_all = model is not None and ("pixels" in given or not pack.manifest["inputs"]["pictures"])
     rerun = Rerun(model, pack.recipe, given, port) if has_all else None
     comparison = Comparison(port, rerun, pack.recipe, given["attention_mask"], quantised)
-    for name, entry in pack.entries.items():
-        emulated = pack.read("recipe", name)
-        truth = pack.read("truth", name)
-        sample = entry.get("sample")
-        comparison.take(name, emulated, emulated if truth is None else truth, sample)
+    for name in port.table:
+        entry = pack.entries.get(name)
+        if entry is not None:
+            emulated, truth = pack.read("recipe", name), pack.read("truth", name)
+            comparison.take(name, emulated, emulated if truth is None else truth, entry.get("sample"))
+        elif rerun is not None and name in port.names:
+            comparison.take(name, None, None)
     return comparison
 
 

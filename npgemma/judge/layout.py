@@ -4,6 +4,7 @@ Neither is a fault; but it is said.
 """
 
 import itertools
+import math
 import re
 from functools import cache
 
@@ -78,6 +79,8 @@ def in_our_axes(name, array, tensor):
     note : str
         What was done; empty if it lay so.
     """
+    if name.startswith("mask.") and array.dtype.kind == "f" and array.size == math.prod(tensor.shape):
+        return np.asarray(array == 0).reshape(tensor.shape), "an additive mask"
     if array.shape == tensor.shape:
         return array, ""
     for note, change in changes(name, tensor):
@@ -102,8 +105,6 @@ def changes(name, tensor):
         yield "channels first, a grid", lambda x: as_grid(x, shape)
     if name in ("text.cos", "text.sin"):
         yield "each value twice", lambda x: x.reshape(*shape[:2], -1)[..., : shape[2]] if x.size == 2 * np.prod(shape) else None
-    if name.startswith("mask."):
-        yield "an additive mask", lambda x: np.asarray(x == 0).reshape(shape) if x.size == np.prod(shape) else None
     if "H" in letters and "T" in letters or "H" in letters and "P" in letters:
         heads = [shape[0], shape[2], shape[1], shape[3]]
         yield "heads before positions", lambda x: (

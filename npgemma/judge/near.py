@@ -34,7 +34,9 @@ class Near(NDArrayOperatorsMixin):
     def __init__(self, value, noise=0.0, unit=UNITS["float32"]):
         self.value = value
         # Zero times infinity: what is exactly zero stays so whatever it is multiplied by.
-        self.noise = np.broadcast_to(np.nan_to_num(noise, nan=0.0, posinf=np.inf), np.shape(value))
+        known = np.asarray(noise)
+        known = known if known.ndim == 0 or not np.isnan(known).any() else np.where(np.isnan(known), 0.0, known)
+        self.noise = np.broadcast_to(known, np.shape(value))
         self.unit = unit
 
     shape = property(lambda self: self.value.shape)

@@ -79,10 +79,22 @@ class Rerun:
         self.call = Call(B, pictures, T, past)
         self.table = tensors(self.cfg, B, pictures, T, past)
 
-    def near(self, name, fault=None):
-        """Make ``name`` as the recipe does, with its noise; gives it, and the names that the port did not write down."""
+    def near(self, name, fault=None, known=None):
+        """Make ``name`` as the recipe does, with its noise; gives it, and the names that the port did not write down.
+
+        ``known`` may hold what was made for the same tensor without a fault, of which what comes before the fault stays.
+        """
         seen = Seen(self, self.w, fault)
+        if known:
+            order = list(self.table)
+            first = min(order.index(each) for each in known if self.table[each].row.name in fault.changes)
+            seen.cache = {each: array for each, array in known.items() if order.index(each) < first}
         return seen.made(name), seen.missing
+
+    def made_of(self, name):
+        """What was made or read on the way to ``name``, by name, itself among it."""
+        seen = Seen(self, self.w, None)
+        return {name: seen.made(name)} | seen.cache
 
     def rounding_otherwise(self):
         """The same, with the steps inside equations rounded where the recipe does not, and not where it does."""
@@ -142,7 +154,8 @@ class Seen(Mapping):
             if not expression:
                 return self.w.precision.store(seen[name]) if name == "pixels" else seen[name]
         with np.errstate(all="ignore"):
-            result = evaluate(name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, EQUATIONS | equations)
+            equations = EQUATIONS | equations
+            result = evaluate(name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, equations, rerun.table)
         return self.as_near(name, result)
 
     def given_as(self, name):

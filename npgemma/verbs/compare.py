@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"the pack is of {pack.recipe}, --recipe says {args.recipe}; leave it out")
         if pack.manifest["tier"] == "op":
             return run_ops(args, pack, theirs, expected)
+        op_pack.config_of(pack)  # which may be damaged, and then no model need be loaded
         model = None if args.model is None and not is_box(pack) else load_model(args)[0]
         comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised)
     else:
