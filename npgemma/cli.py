@@ -77,7 +77,8 @@ DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look 
 
 Nothing is ever downloaded: --model takes a folder, or a hub id that lies in the local Hugging Face cache."""
 
-EPILOG = "exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 4 nothing to compare, 130 interrupted"
+EPILOG = """exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 4 nothing to compare,
+130 interrupted"""
 
 
 class Ended(KeyboardInterrupt):

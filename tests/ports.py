@@ -2,9 +2,9 @@
 
 import functools
 
-import golden
 import numpy as np
 
+import golden
 from npgemma.judge.fault_list import FAULTS
 from npgemma.judge.near import Near
 from npgemma.judge.play import play

@@ -121,7 +121,7 @@ class Comparison:
         ----------
         name : str
         emulated, truth : (...)
-            From a run in the recipe, and from one in float64; None where there is none, and the operation alone is judged.
+            From a run in the recipe, and from one in float64; None where the operation alone is to be judged.
         sample : dict, optional
             ``step`` and ``count``, where the two are samples of the flat order.
         """
@@ -166,8 +166,17 @@ class Comparison:
         if self.rerun is None or row.name in GIVEN and row.name != "pixels":
             limit = row.entire.get("ratio", 0.0 if row.entire["share"] == 1.0 else math.inf)
             if limit > gates.RATIO_ACCEPTABLE and not self.quantised:
-                self.fail(row, theirs, emulated, real, "differs" if theirs.dtype.kind != "f" else
-                          f"its error is {limit:.3g} times the recipe's own, want at most {gates.RATIO_ACCEPTABLE:g}")
+                self.fail(
+                    row,
+                    theirs,
+                    emulated,
+                    real,
+                    (
+                        "differs"
+                        if theirs.dtype.kind != "f"
+                        else f"its error is {limit:.3g} times the recipe's own, want at most {gates.RATIO_ACCEPTABLE:g}"
+                    ),
+                )
 
     def fail(self, row, theirs, want, real, message):
         """Mark a tensor as wrong; it follows from an earlier one where only whole tensors are judged."""
@@ -183,13 +192,17 @@ class Comparison:
         row.single = found.figures
         row.note = "; ".join(filter(None, [row.note, found.note]))
         if found.verdict.passed:
-            if row.entire.get("ratio", 0.0) > gates.RATIO_ACCEPTABLE and any(each.status == "bad" for each in self.rows):
+            if row.entire.get("ratio", 0.0) > gates.RATIO_ACCEPTABLE and any(
+                each.status == "bad" for each in self.rows
+            ):
                 row.status = "follows"
             return
         row.status, row.message = "bad", found.verdict.message
         row.worst = worst_of(theirs, found.want, found.real)
         if found.missing:
-            row.message += f"; made of {len(found.missing)} tensors that were not written down, from {found.missing[-1]} on"
+            row.message += (
+                f"; made of {len(found.missing)} tensors that were not written down, from {found.missing[-1]} on"
+            )
         self.explain(row, theirs, found.real)
 
     def explain(self, row, theirs, real):
@@ -210,7 +223,9 @@ class Comparison:
         if first is None:
             return ""
         index = self.rows.index(first)
-        before = next((n for n in range(index - 1, -1, -1) if self.rows[n].status not in ("missing", "incomparable")), -1)
+        before = next(
+            (n for n in range(index - 1, -1, -1) if self.rows[n].status not in ("missing", "incomparable")), -1
+        )
         between = [row.name for row in self.rows[before + 1 : index] if row.name not in GIVEN]
         if not between:
             return ""
@@ -220,8 +235,14 @@ class Comparison:
         """How the error grows with depth, by tower: the exponent of a power law (1/2 random, 1 systematic)."""
         found = {}
         for tower in ("vision", "text"):
-            outs = [row for row in self.rows if row.name.startswith(f"{tower}.blocks.") and row.name.count(".") == 3
-                    and row.name.endswith(".out") and row.entire.get("relative")]
+            outs = [
+                row
+                for row in self.rows
+                if row.name.startswith(f"{tower}.blocks.")
+                and row.name.count(".") == 3
+                and row.name.endswith(".out")
+                and row.entire.get("relative")
+            ]
             if len(outs) >= 3:
                 depth = np.log([int(row.name.split(".")[2]) + 1 for row in outs])
                 found[tower] = float(np.polyfit(depth, np.log([row.entire["relative"] for row in outs]), 1)[0])
@@ -229,8 +250,11 @@ class Comparison:
 
     def noise_by_layer(self):
         """Decibels that the signal stands above the error, by tensor of the residual."""
-        return {row.name: signal_to_noise(row.entire["relative"]) for row in self.rows
-                if row.name.endswith(".out") and row.name.count(".") == 3 and "relative" in row.entire}
+        return {
+            row.name: signal_to_noise(row.entire["relative"])
+            for row in self.rows
+            if row.name.endswith(".out") and row.name.count(".") == 3 and "relative" in row.entire
+        }
 
 
 def worst_of(theirs, want, real):
@@ -249,7 +273,11 @@ def of_logits(theirs, truth):
     ours, other = (log_softmax(np.asarray(each, dtype=np.float64)) for each in (truth, theirs))
     divergence = np.sum(np.exp(ours) * (ours - other), axis=-1)
     same = np.argmax(ours, axis=-1) == np.argmax(other, axis=-1)
-    return {"kl_mean": float(np.mean(divergence)), "kl_max": float(np.max(divergence)), "same_top": float(np.mean(same))}
+    return {
+        "kl_mean": float(np.mean(divergence)),
+        "kl_max": float(np.max(divergence)),
+        "same_top": float(np.mean(same)),
+    }
 
 
 def log_softmax(x):

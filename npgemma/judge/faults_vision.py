@@ -49,8 +49,15 @@ def of_pixels(name, sentence, expression, **equations):
 
 def linears(tower, names, template):
     """Another expression for the matrices of a tower: ``{name}`` its weight, ``{x}`` its input, ``{letter}`` heads."""
-    inputs = {"q": "attn_norm", "k": "attn_norm", "v": "attn_norm", "attn.out": "mixed", "mlp.up": "mlp_norm",
-              "mlp.gate": "mlp_norm", "mlp.out": "hidden"}
+    inputs = {
+        "q": "attn_norm",
+        "k": "attn_norm",
+        "v": "attn_norm",
+        "attn.out": "mixed",
+        "mlp.up": "mlp_norm",
+        "mlp.gate": "mlp_norm",
+        "mlp.out": "hidden",
+    }
     found = {}
     for name in names:
         short = name.split(".")[-1]
@@ -71,55 +78,129 @@ def transposed(x, weight, bias=None):
 ALL = ("q", "k", "v", "attn.out", "mlp.up", "mlp.out")
 
 FAULTS = [
-    of_pixels("bgr", "channels are blue, green, red; RGB is wanted", "reversed(pixels)", reversed=lambda x: x[..., ::-1]),
+    of_pixels(
+        "bgr", "channels are blue, green, red; RGB is wanted", "reversed(pixels)", reversed=lambda x: x[..., ::-1]
+    ),
     of_pixels("pixels-from-0-to-1", "pixels lie in [0, 1]; [-1, 1] is wanted", "unit(pixels)", unit=in_unit_range),
-    of_pixels("pixels-from-0-to-255", "pixels lie in [0, 255]; [-1, 1] is wanted", "bytes(pixels)",
-              bytes=lambda x: (x + 1.0) * 127.5),
-    of_pixels("imagenet-mean", "pixels are normalised by ImageNet's mean and deviation; SigLIP's are 0.5 and 0.5",
-              "imagenet(pixels)", imagenet=lambda x: (in_unit_range(x) - IMAGENET_MEAN) * (1.0 / IMAGENET_STD)),
-    of_pixels("flipped-left-right", "the picture is mirrored left to right", "mirrored(pixels)",
-              mirrored=lambda x: x[:, :, ::-1]),
-    of_pixels("flipped-upside-down", "the picture stands on its head", "mirrored(pixels)", mirrored=lambda x: x[:, ::-1]),
-    of_pixels("picture-transposed", "rows and columns of the picture are exchanged", "turned(pixels)",
-              turned=lambda x: np.swapaxes(x, 1, 2)),
-    of_pixels("grey", "the picture is grey: a channel stands for all three", "grey(pixels)",
-              grey=lambda x: np.repeat(np.mean(x, axis=-1, keepdims=True), 3, axis=-1)),
+    of_pixels(
+        "pixels-from-0-to-255",
+        "pixels lie in [0, 255]; [-1, 1] is wanted",
+        "bytes(pixels)",
+        bytes=lambda x: (x + 1.0) * 127.5,
+    ),
+    of_pixels(
+        "imagenet-mean",
+        "pixels are normalised by ImageNet's mean and deviation; SigLIP's are 0.5 and 0.5",
+        "imagenet(pixels)",
+        imagenet=lambda x: (in_unit_range(x) - IMAGENET_MEAN) * (1.0 / IMAGENET_STD),
+    ),
+    of_pixels(
+        "flipped-left-right",
+        "the picture is mirrored left to right",
+        "mirrored(pixels)",
+        mirrored=lambda x: x[:, :, ::-1],
+    ),
+    of_pixels(
+        "flipped-upside-down", "the picture stands on its head", "mirrored(pixels)", mirrored=lambda x: x[:, ::-1]
+    ),
+    of_pixels(
+        "picture-transposed",
+        "rows and columns of the picture are exchanged",
+        "turned(pixels)",
+        turned=lambda x: np.swapaxes(x, 1, 2),
+    ),
+    of_pixels(
+        "grey",
+        "the picture is grey: a channel stands for all three",
+        "grey(pixels)",
+        grey=lambda x: np.repeat(np.mean(x, axis=-1, keepdims=True), 3, axis=-1),
+    ),
     *(
-        with_equations(f"{name}-at-the-patches", f"pixels are right, but {sentence} before patches are cut", "vision.patches",
-                       patchify=lambda pixels, size, moved=moved: ops.patchify(moved(pixels), size))
+        with_equations(
+            f"{name}-at-the-patches",
+            f"pixels are right, but {sentence} before patches are cut",
+            "vision.patches",
+            patchify=lambda pixels, size, moved=moved: ops.patchify(moved(pixels), size),
+        )
         for name, sentence, moved in (
             ("bgr", "channels are reversed", lambda x: x[..., ::-1]),
             ("flipped", "the picture is mirrored left to right", lambda x: x[:, :, ::-1]),
             ("transposed", "rows and columns of the picture are exchanged", lambda x: np.swapaxes(x, 1, 2)),
         )
     ),
-    with_equations("patches-column-by-column", "patches are taken column by column; row by row is wanted", "vision.patches",
-                   patchify=columns_first),
-    with_equations("pixels-before-channels", "a patch is flattened row, column, channel; channel, row, column is wanted",
-                   "vision.patches", patchify=channels_last),
-    with_equations("patch-transposed", "a patch is flattened channel, column, row; channel, row, column is wanted",
-                   "vision.patches", patchify=patches_transposed),
-    with_expressions("patch-bias-left-out", "the bias of the patch embedding is left out",
-                     {"vision.patches": "linear(patchify(pixels, patch_size), patches.weight)"}),
-    with_expressions("positions-left-out", "the learned positions of the patches are left out",
-                     {"vision.embedded": "patches * 1.0"}),
-    with_expressions("positions-transposed", "the grid of learned positions is transposed",
-                     {"vision.embedded": "patches + turned(positions.weight)"}, turned=grid_transposed),
-    with_expressions("positions-one-late", "learned positions are off by one, as behind a class token",
-                     {"vision.embedded": "patches + one_on(positions.weight)"}, one_on=lambda x: np.roll(x, 1, axis=0)),
-    with_expressions("positions-twice", "learned positions are added twice",
-                     {"vision.embedded": "patches + positions.weight + positions.weight"}),
-    with_expressions("biases-left-out", "the biases of the vision tower's matrices are left out",
-                     linears("vision", ALL, "linear({x}, {name}.weight)")),
-    with_equations("matrices-transposed", "the matrix is multiplied the wrong way round: files of another program store it "
-                   "transposed", "vision.blocks.{n}.attn.q vision.blocks.{n}.attn.k vision.blocks.{n}.attn.v "
-                   "vision.blocks.{n}.attn.out text.blocks.{n}.attn.q text.blocks.{n}.attn.out", linear=transposed),
-    with_expressions("connector-bias-left-out", "the bias of the connector is left out",
-                     {"connector.out": "linear(vision.norm, out.weight)"}),
-    with_expressions("connector-gelu", "a GELU stands behind the connector, as in LLaVA; PaliGemma's is linear",
-                     {"connector.out": "gelu(linear(vision.norm, out.weight, out.bias))"}),
-    with_expressions("vision-scale-of-the-text", "the vision tower's scores are scaled by the decoder's head size",
-                     {"vision.blocks.{n}.attn.scores": "inner(group_heads(q, N) @ group_heads(k, N).mT) * 0.0625"}),
-    with_expressions("vision-residual-halved", "the attention's result enters the residual at half its size",
-                     {"vision.blocks.{n}.middle": "x + attn.out * 0.5"}),
+    with_equations(
+        "patches-column-by-column",
+        "patches are taken column by column; row by row is wanted",
+        "vision.patches",
+        patchify=columns_first,
+    ),
+    with_equations(
+        "pixels-before-channels",
+        "a patch is flattened row, column, channel; channel, row, column is wanted",
+        "vision.patches",
+        patchify=channels_last,
+    ),
+    with_equations(
+        "patch-transposed",
+        "a patch is flattened channel, column, row; channel, row, column is wanted",
+        "vision.patches",
+        patchify=patches_transposed,
+    ),
+    with_expressions(
+        "patch-bias-left-out",
+        "the bias of the patch embedding is left out",
+        {"vision.patches": "linear(patchify(pixels, patch_size), patches.weight)"},
+    ),
+    with_expressions(
+        "positions-left-out", "the learned positions of the patches are left out", {"vision.embedded": "patches * 1.0"}
+    ),
+    with_expressions(
+        "positions-transposed",
+        "the grid of learned positions is transposed",
+        {"vision.embedded": "patches + turned(positions.weight)"},
+        turned=grid_transposed,
+    ),
+    with_expressions(
+        "positions-one-late",
+        "learned positions are off by one, as behind a class token",
+        {"vision.embedded": "patches + one_on(positions.weight)"},
+        one_on=lambda x: np.roll(x, 1, axis=0),
+    ),
+    with_expressions(
+        "positions-twice",
+        "learned positions are added twice",
+        {"vision.embedded": "patches + positions.weight + positions.weight"},
+    ),
+    with_expressions(
+        "biases-left-out",
+        "the biases of the vision tower's matrices are left out",
+        linears("vision", ALL, "linear({x}, {name}.weight)"),
+    ),
+    with_equations(
+        "matrices-transposed",
+        "the matrix is multiplied the wrong way round: files of another program store it transposed",
+        "vision.blocks.{n}.attn.q vision.blocks.{n}.attn.k vision.blocks.{n}.attn.v "
+        "vision.blocks.{n}.attn.out text.blocks.{n}.attn.q text.blocks.{n}.attn.out",
+        linear=transposed,
+    ),
+    with_expressions(
+        "connector-bias-left-out",
+        "the bias of the connector is left out",
+        {"connector.out": "linear(vision.norm, out.weight)"},
+    ),
+    with_expressions(
+        "connector-gelu",
+        "a GELU stands behind the connector, as in LLaVA; PaliGemma's is linear",
+        {"connector.out": "gelu(linear(vision.norm, out.weight, out.bias))"},
+    ),
+    with_expressions(
+        "vision-scale-of-the-text",
+        "the vision tower's scores are scaled by the decoder's head size",
+        {"vision.blocks.{n}.attn.scores": "inner(group_heads(q, N) @ group_heads(k, N).mT) * 0.0625"},
+    ),
+    with_expressions(
+        "vision-residual-halved",
+        "the attention's result enters the residual at half its size",
+        {"vision.blocks.{n}.middle": "x + attn.out * 0.5"},
+    ),
 ]

@@ -41,11 +41,16 @@ def fed(model, question, recipe, name):
     table, parameters = tensors(cfg, call.batch, call.pictures, call.length), schema(cfg)
     check_patterns([name], table)
     if name not in table or not table[name].row.expression:
-        raise InputError(f"{name!r} is {'an input of the run' if name in table else 'a pattern'}; want one computed tensor")
+        raise InputError(
+            f"{name!r} is {'an input of the run' if name in table else 'a pattern'}; want one computed tensor"
+        )
     used = list(dict.fromkeys(inputs_of(name, table[name], cfg, call, {**table, **parameters})))
     own = in_precision(model, recipe)
     found: dict = {}
-    carry_out(planned := plan(own, question, [*(each for each in used if each in table), name]), Watch(planned, found.__setitem__))
+    carry_out(
+        planned := plan(own, question, [*(each for each in used if each in table), name]),
+        Watch(planned, found.__setitem__),
+    )
     arrays = {each: found[each] if each in table else np.asarray(own.weights[each]) for each in used}
     arrays[f"want/{name}"] = found[name]
     kinds = {each: kind_of(each, array, recipe, each in parameters) for each, array in arrays.items()}
@@ -120,14 +125,18 @@ def injected(model, question, recipe, theirs, names_map, at=None):
     if at in port.unfit:
         raise InputError(f"{at}: {port.unfit[at]}")
     behind = made[made.index(at) + 1 :]
-    runs = [run_from(model, question, precision, at, start, behind) for precision in (recipe, "float64")] if behind else []
+    runs = (
+        [run_from(model, question, precision, at, start, behind) for precision in (recipe, "float64")] if behind else []
+    )
     rows = []
     for name in behind:
         array = port.read(name)
         if name not in port.unfit:
             real = real_elements(name, table[name].letters, array.shape, question.attention_mask)
             verdict = gates.dual_delta(array, runs[1][name], runs[0][name], FLOORS[kept_as(recipe)], real=real)
-            rows.append({"name": name, "ratio": verdict.figures["ratio"], "verdict": "ok" if verdict.passed else "differs"})
+            rows.append(
+                {"name": name, "ratio": verdict.figures["ratio"], "verdict": "ok" if verdict.passed else "differs"}
+            )
     return Injected(at, rows, next((row["name"] for row in rows if row["verdict"] != "ok"), ""))
 
 

@@ -21,12 +21,16 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
     """
     given, cfg = pack.given(), config_of(pack)
     if model is not None and weights_digest(model) != pack.manifest["model"]["weights_sha256"]:
-        raise InputError("the model's weights are not those that the pack was made with; leave --model out, or give the other")
+        raise InputError(
+            "the model's weights are not those that the pack was made with; leave --model out, or give the other"
+        )
     B, T = given["ids"].shape
     port = PortTensors(theirs, cfg, Call(B, pack.manifest["inputs"]["pictures"], T), names_map)
     unknown = [name for name in pack.entries if name not in port.table]
     if unknown:
-        raise CheckpointError(f"{pack.folder}: the manifest lists {unknown[0]!r:.80}, which this model does not compute")
+        raise CheckpointError(
+            f"{pack.folder}: the manifest lists {unknown[0]!r:.80}, which this model does not compute"
+        )
     has_all = model is not None and ("pixels" in given or not pack.manifest["inputs"]["pictures"])
     rerun = Rerun(model, pack.recipe, given, port) if has_all else None
     comparison = Comparison(port, rerun, pack.recipe, given["attention_mask"], quantised)

@@ -53,7 +53,9 @@ def known_names(theirs, cfg, names_map):
         if len(meant) == 2:
             notes.append(f"{each!r} may mean {meant[0]} or {meant[1]}; taken for {ours} (--map says otherwise)")
         if len(meant) > 2:
-            notes.append(f"{each!r} may mean {len(meant)} tensors, {meant[0]} to {meant[-1]}; left out (--map says which)")
+            notes.append(
+                f"{each!r} may mean {len(meant)} tensors, {meant[0]} to {meant[-1]}; left out (--map says which)"
+            )
         if ours and ours not in found:
             found[ours] = each
     if unknown:
@@ -98,17 +100,21 @@ def changes(name, tensor):
         merged = merged_shape(letters, shape, pair)
         if merged:
             yield f"{pair[0]} and {pair[1]} in one axis", lambda x, merged=merged: (
-                x.reshape(shape) if squeezed(x.shape) == squeezed(merged) else None)
+                x.reshape(shape) if squeezed(x.shape) == squeezed(merged) else None
+            )
     if name == "pixels":
         yield "channels first", lambda x: np.moveaxis(x, -3, -1).reshape(shape) if x.ndim >= 3 else None
     if name == "vision.patches":
         yield "channels first, a grid", lambda x: as_grid(x, shape)
     if name in ("text.cos", "text.sin"):
-        yield "each value twice", lambda x: x.reshape(*shape[:2], -1)[..., : shape[2]] if x.size == 2 * np.prod(shape) else None
+        yield "each value twice", lambda x: (
+            x.reshape(*shape[:2], -1)[..., : shape[2]] if x.size == 2 * np.prod(shape) else None
+        )
     if "H" in letters and "T" in letters or "H" in letters and "P" in letters:
         heads = [shape[0], shape[2], shape[1], shape[3]]
         yield "heads before positions", lambda x: (
-            x.reshape(heads).swapaxes(1, 2) if squeezed(x.shape) == squeezed(heads) else None)
+            x.reshape(heads).swapaxes(1, 2) if squeezed(x.shape) == squeezed(heads) else None
+        )
 
 
 def squeezed(shape):

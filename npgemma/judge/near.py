@@ -120,55 +120,67 @@ def once(value, inherited, unit):
 
 
 def add(a, da, b, db, unit):
+    """a + b."""
     return once(a + b, da + db, unit)
 
 
 def subtract(a, da, b, db, unit):
+    """a - b."""
     return add(a, da, -b, db, unit)
 
 
 def multiply(a, da, b, db, unit):
+    """a b."""
     return once(a * b, np.abs(a) * db + np.abs(b) * da + da * db, unit)
 
 
 def divide(a, da, b, db, unit):
+    """a / b."""
     value = a / b
     return value, (da + np.abs(value) * db) / np.maximum(np.abs(b) - db, 0.0) + unit * np.abs(value)
 
 
 def square(a, da, unit):
+    """a squared."""
     return multiply(a, da, a, da, unit)
 
 
 def sqrt(a, da, unit):
+    """The root of a."""
     value = np.sqrt(a)
     return value, np.minimum(da / value, np.sqrt(da)) + unit * value
 
 
 def exp(a, da, unit):
+    """exp(a)."""
     value = np.exp(a)
     return value, value * np.expm1(da) + TRANSCENDENTAL * unit * value
 
 
 def tanh(a, da, unit):
+    """tanh(a), which is steepest where the noise begins or ends."""
     value = np.tanh(a)
     reach = np.maximum(np.tanh(a + da) - value, value - np.tanh(a - da))
     return value, reach + TRANSCENDENTAL * unit * np.abs(value)
 
 
 def cosine(a, da, unit):
+    """cos(a)."""
     return np.cos(a), da + TRANSCENDENTAL * unit
 
 
 def sine(a, da, unit):
+    """sin(a)."""
     return np.sin(a), da + TRANSCENDENTAL * unit
 
 
 def negative(a, da, unit):
+    """-a, which loses nothing."""
     return -a, da
 
 
 def power(a, da, b, db, unit):
+    """a to the power of b."""
     value = a**b
     return value, np.abs(b * value / a) * da + TRANSCENDENTAL * unit * np.abs(value)
 
@@ -176,8 +188,8 @@ def power(a, da, b, db, unit):
 def growth(length):
     """Units that a sum of so many terms may lose, of the sum of their sizes.
 
-    A worst case would be ``length``; errors that are not all alike grow with its root (Higham & Mary 2019).  The factor is
-    for small terms of like size onto a large one, whose errors are somewhat alike: there a loop loses 1.3 roots.
+    A worst case would be ``length``; errors that are not all alike grow with its root (Higham & Mary 2019).  The factor
+    is for small terms of like size onto a large one, whose errors are somewhat alike: there a loop loses 1.3 roots.
     """
     return min(length, 4.0 + 2.0 * math.sqrt(length))
 
@@ -194,12 +206,24 @@ def product(multiplied, a, da, b, db, length, unit):
 
 
 def matmul(a, da, b, db, unit):
+    """a @ b."""
     return product(np.matmul, a, da, b, db, a.shape[-1], unit)
 
 
 STEPS = {
-    np.add: add, np.subtract: subtract, np.multiply: multiply, np.divide: divide, np.square: square, np.sqrt: sqrt,
-    np.exp: exp, np.tanh: tanh, np.cos: cosine, np.sin: sine, np.negative: negative, np.power: power, np.matmul: matmul,
+    np.add: add,
+    np.subtract: subtract,
+    np.multiply: multiply,
+    np.divide: divide,
+    np.square: square,
+    np.sqrt: sqrt,
+    np.exp: exp,
+    np.tanh: tanh,
+    np.cos: cosine,
+    np.sin: sine,
+    np.negative: negative,
+    np.power: power,
+    np.matmul: matmul,
 }
 COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isnan, np.isfinite}
 
@@ -290,7 +314,7 @@ FUNCTIONS = {
 
 
 def rounded(x):
-    """Round to bfloat16: as inner or stored results of such a recipe; where the noise crosses a tie, either may come."""
+    """Round to bfloat16, as a recipe does inside or when it stores; where the noise crosses a tie, either may come."""
     if not isinstance(x, Near):
         return to_bf16(x) if x.dtype == np.float64 else to_bf16(np.asarray(x, dtype=np.float32))
     value, low, high = (to_bf16(each).astype(np.float64) for each in (x.value, x.value - x.noise, x.value + x.noise))

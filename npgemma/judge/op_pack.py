@@ -14,6 +14,7 @@ from npgemma.base.precision import PRECISIONS
 from npgemma.config import Config, Conventions, TextConfig, VisionConfig
 from npgemma.judge import gates, raw, tensor_file, vectors
 from npgemma.judge.comparison import Row, worst_of
+from npgemma.judge.datasets import ONE_SIDED
 from npgemma.judge.near import Near
 from npgemma.judge.pack import (
     FORMAT,
@@ -26,7 +27,6 @@ from npgemma.judge.pack import (
     npgemma_version,
     write_manifest,
 )
-from npgemma.judge.datasets import ONE_SIDED
 from npgemma.judge.rerun import ANGLE_ROUNDINGS, bounds, kept_as, near_precision, stored_as, unit_of
 from npgemma.judge.rounding import stored
 from npgemma.judge.statistics import statistics
@@ -92,12 +92,20 @@ def write_op_pack(cases, held, cfg, recipe, path, with_raw=False):
             write_file(folder, file, arrays, recipe, with_raw)
         entries = [entry(case, held, order, recipe) for order, case in enumerate(cases)]
         recipe_entry = {"name": recipe, "stored": kept_as(recipe), "meaning": MEANINGS[recipe]}
-        write_manifest(folder, {
-            "format": FORMAT, "version": VERSION,
-            "producer": {"npgemma": npgemma_version(), "numpy": np.__version__, "blas": blas()},
-            "tier": "op", "recipe": recipe_entry, "model": {"name": "", "config": asdict(cfg)}, "inputs": {},
-            "files": files_in(folder), "tensors": entries,
-        })
+        write_manifest(
+            folder,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "producer": {"npgemma": npgemma_version(), "numpy": np.__version__, "blas": blas()},
+                "tier": "op",
+                "recipe": recipe_entry,
+                "model": {"name": "", "config": asdict(cfg)},
+                "inputs": {},
+                "files": files_in(folder),
+                "tensors": entries,
+            },
+        )
 
 
 def write_file(folder, file, arrays, recipe, with_raw):
@@ -121,10 +129,19 @@ def entry(case, held, order, recipe):
     check = {"mode": mode} | ({"length": length_of(case)} if case.product else {})
     kind = {"f": "float", "b": "boolean"}.get(emulated.dtype.kind, "integer")
     return {
-        "name": case.name, "shape": list(emulated.shape), "axes": [], "kind": kind, "order": order,
-        "expression": case.expression, "formula": numbers_of(case), "source": "npgemma/judge/vectors.py",
-        "made_of": [f"{case.name}/{name}" for name in case.arrays], "check": check, "expect": {},
-        "stats": statistics(emulated), "sha256": {},
+        "name": case.name,
+        "shape": list(emulated.shape),
+        "axes": [],
+        "kind": kind,
+        "order": order,
+        "expression": case.expression,
+        "formula": numbers_of(case),
+        "source": "npgemma/judge/vectors.py",
+        "made_of": [f"{case.name}/{name}" for name in case.arrays],
+        "check": check,
+        "expect": {},
+        "stats": statistics(emulated),
+        "sha256": {},
     }
 
 
@@ -146,7 +163,9 @@ def config_of(pack):
         vision = VisionConfig(**{name: value for name, value in held["vision"].items() if name in known})
         text = TextConfig(**held["text"] | {"layer_windows": tuple(held["text"]["layer_windows"])})
         others = {name: held[name] for name in ("image_token_id", "pad_id", "bos_id")}
-        return Config(vision, text, **others, eos_ids=tuple(held["eos_ids"]), conventions=Conventions(**held["conventions"]))
+        return Config(
+            vision, text, **others, eos_ids=tuple(held["eos_ids"]), conventions=Conventions(**held["conventions"])
+        )
     except (KeyError, TypeError, ValueError) as problem:
         raise CheckpointError(f"{pack.folder}: the manifest's configuration is damaged: {problem!r}") from None
 

@@ -37,8 +37,18 @@ from npgemma.tracing.trace import npgemma_version
 
 FORMAT, VERSION, MANIFEST = "npgemma.golden", [1, 0], "manifest.json"
 TIERS = ("op", "summary", "residual", "full")
-RESIDUAL = ("pixels", "vision.embedded", "vision.blocks.?.out", "vision.blocks.??.out", "vision.norm", "connector.out",
-            "text.spliced", "text.blocks.?.out", "text.blocks.??.out", "text.norm")
+RESIDUAL = (
+    "pixels",
+    "vision.embedded",
+    "vision.blocks.?.out",
+    "vision.blocks.??.out",
+    "vision.norm",
+    "connector.out",
+    "text.spliced",
+    "text.blocks.?.out",
+    "text.blocks.??.out",
+    "text.norm",
+)
 SAMPLES = 64
 MEANINGS = {
     "float64": "everything in float64",
@@ -121,7 +131,9 @@ def plan_pack(model, question, recipe, tier="full", select=()):
     planned = PackPlan(model, question, recipe, tier, table, chosen, call)
     if planned.nbytes > 2 * LIMIT and not select:
         size = f"{planned.nbytes / 1e9:.3g} GB"
-        raise InputError(f"a {tier} pack would take {size}; choose tensors (--select 'text.blocks.*.out'), or --tier residual")
+        raise InputError(
+            f"a {tier} pack would take {size}; choose tensors (--select 'text.blocks.*.out'), or --tier residual"
+        )
     return planned
 
 
@@ -154,7 +166,8 @@ def write_pack(planned, path, with_raw=False):
     """
     with new_folder(path) as folder, contextlib.ExitStack() as stack:
         open_files = {
-            name: stack.enter_context(tensor_file.writing(folder / name, held)) for name, held in planned.files().items()
+            name: stack.enter_context(tensor_file.writing(folder / name, held))
+            for name, held in planned.files().items()
         }
         raws = {name: raw.RawFolder(folder / "raw" / name) for name in ("truth", "recipe")} if with_raw else {}
         taker = Taker(planned, open_files, raws)
@@ -242,16 +255,28 @@ def entry(planned, name, emulated, written, order):
     cfg, call, tensor = planned.model.config, planned.call, planned.table[name]
     file, line = made_at(tensor.row.kept_in, name)
     other = elsewhere(name, cfg)
-    names = {"transformers": other.modules["5.x"], "which": other.which, "big_vision": other.big_vision,
-             "gguf": other.gguf, "llama.cpp": other.graph}
+    names = {
+        "transformers": other.modules["5.x"],
+        "which": other.which,
+        "big_vision": other.big_vision,
+        "gguf": other.gguf,
+        "llama.cpp": other.graph,
+    }
     found = {
-        "name": name, "shape": list(tensor.shape), "axes": tensor.letters.split(), "kind": tensor.kind, "order": order,
-        "expression": tensor.row.expression, "formula": explained(name, tensor, cfg, call),
+        "name": name,
+        "shape": list(tensor.shape),
+        "axes": tensor.letters.split(),
+        "kind": tensor.kind,
+        "order": order,
+        "expression": tensor.row.expression,
+        "formula": explained(name, tensor, cfg, call),
         "made_of": inputs_of(name, tensor, cfg, call, {**planned.table, **schema(cfg)}),
-        "source": f"npgemma/{file.name}:{line}", "elsewhere": {key: value for key, value in names.items() if value},
+        "source": f"npgemma/{file.name}:{line}",
+        "elsewhere": {key: value for key, value in names.items() if value},
         "check": check_of(planned, name, tensor),
         "expect": {} if tensor.kind != "float" else {"ratio_expected": 1.2, "ratio_max": 2.0},
-        "stats": statistics(emulated), "sha256": written,
+        "stats": statistics(emulated),
+        "sha256": written,
     }
     if planned.tier == "summary":
         size = math.prod(tensor.shape)
@@ -276,16 +301,20 @@ def manifest(planned, entries, files):
     """The whole manifest; the same bytes for the same model, question, NumPy and BLAS."""
     question, model = planned.question, planned.model
     return {
-        "format": FORMAT, "version": VERSION,
+        "format": FORMAT,
+        "version": VERSION,
         "producer": {"npgemma": npgemma_version(), "numpy": np.__version__, "blas": blas()},
         "tier": planned.tier,
         "recipe": {"name": planned.recipe, "stored": kept_as(planned.recipe), "meaning": MEANINGS[planned.recipe]},
         "model": {"name": model.name, "config": asdict(model.config), "weights_sha256": weights_digest(model)},
         "inputs": {
-            "image": Path(question.image).name, "prompt": question.prompt, "pictures": planned.call.pictures,
+            "image": Path(question.image).name,
+            "prompt": question.prompt,
+            "pictures": planned.call.pictures,
             **{name: getattr(question, name).tolist() for name in GIVEN if name != "pixels"},
         },
-        "files": files, "tensors": entries,
+        "files": files,
+        "tensors": entries,
     }
 
 

@@ -18,7 +18,7 @@ LIST, HEADER = "list.txt", "tensors.h"
 # Explicitly little-endian.
 DTYPES = {"f64": "<f8", "f32": "<f4", "bf16": "<u2", "i64": "<i8", "i32": "<i4", "bool": "|b1"}
 
-HEADER_HEAD = """/* What {list} says, as C: include it, open each file, read count numbers of the dtype, little-endian. */
+HEADER_HEAD = """/* What {list} says, as C: open each file, read as many little-endian numbers as its shape has. */
 struct golden_tensor { const char *name, *dtype, *file; int num_axes; long shape[6]; };
 static const struct golden_tensor golden_tensors[] = {
 """
@@ -85,7 +85,9 @@ def read_line(place, folder, line):
     """Read one line of a list, and hold it against its file."""
     words = line.split()
     if len(words) < 3 or words[1] not in DTYPES or not all(word.isdecimal() for word in words[3:]):
-        raise CheckpointError(f"{place}: {line!r:.80}; want 'name dtype file size size ...', dtype of {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"{place}: {line!r:.80}; want 'name dtype file size size ...', dtype of {', '.join(DTYPES)}"
+        )
     name, dtype, file = words[:3]
     if Path(file).name != file or file in (".", ".."):
         raise CheckpointError(f"{place}: the file name {file!r} is not a plain name; want a file of this folder")

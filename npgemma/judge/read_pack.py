@@ -52,8 +52,11 @@ class Pack:
     def given(self):
         """The question: arrays by name, pictures among them if the pack holds them whole."""
         inputs = self.manifest["inputs"]
-        found = {name: np.array(inputs[name], dtype=np.int64) for name in
-                 ("ids", "token_types", "attention_mask", "positions") if name in inputs}
+        found = {
+            name: np.array(inputs[name], dtype=np.int64)
+            for name in ("ids", "token_types", "attention_mask", "positions")
+            if name in inputs
+        }
         pixels = None if "sample" in self.entries.get("pixels", {}) else self.read("truth", "pixels")
         return found if pixels is None else found | {"pixels": pixels}
 
@@ -102,11 +105,15 @@ def check_files(folder, listed, hashes):
         if not path.is_file():
             raise CheckpointError(f"{folder}: {name} is missing; fetch the pack again")
         if path.stat().st_size != listed[name]["bytes"]:
-            raise CheckpointError(f"{path}: has {path.stat().st_size:,} bytes, the manifest says {listed[name]['bytes']:,}")
+            raise CheckpointError(
+                f"{path}: has {path.stat().st_size:,} bytes, the manifest says {listed[name]['bytes']:,}"
+            )
     there = files_in(folder) if hashes else {}
     for name, entry in there.items():
         if name in listed and entry["sha256"] != listed[name]["sha256"]:
-            raise CheckpointError(f"{folder / name}: its bytes are not those that the manifest was written for (sha256)")
+            raise CheckpointError(
+                f"{folder / name}: its bytes are not those that the manifest was written for (sha256)"
+            )
 
 
 def check_tensors(pack):
@@ -114,7 +121,9 @@ def check_tensors(pack):
     for name, entry in pack.entries.items():
         mapped = pack.files.get("recipe.safetensors")
         if mapped is None or name not in mapped.tensors:
-            raise CheckpointError(f"{pack.folder}: the manifest lists {name!r:.80}, which recipe.safetensors does not hold")
+            raise CheckpointError(
+                f"{pack.folder}: the manifest lists {name!r:.80}, which recipe.safetensors does not hold"
+            )
         wanted = [entry["sample"]["count"]] if "sample" in entry else entry["shape"]
         if list(mapped.tensors[name].shape) != wanted:
             raise CheckpointError(f"{pack.folder}: {name} is {mapped.tensors[name].shape}, the manifest says {wanted}")

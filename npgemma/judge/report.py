@@ -15,8 +15,10 @@ ROWS_BEFORE, ROWS_AFTER = 4, 3
 
 def summary(comparison):
     """One line: how many tensors, and the first that differs."""
-    counts = {status: sum(row.status == status for row in comparison.rows)
-              for status in ("ok", "bad", "follows", "incomparable", "missing")}
+    counts = {
+        status: sum(row.status == status for row in comparison.rows)
+        for status in ("ok", "bad", "follows", "incomparable", "missing")
+    }
     compared = sum(counts.values()) - counts["missing"] - counts["incomparable"]
     words = f"{compared} tensors compared, {counts['missing']} not there, {counts['incomparable']} incomparable"
     first = comparison.first
@@ -67,7 +69,10 @@ def details(comparison, row, cfg, call):
     if row.worst:
         index, worst = row.worst["index"], row.worst
         yield f"  worst element {index}: {worst['theirs']:.9g}, want {worst['want']:.9g}"
-        yield f"  a tolerance of {worst['gap']:.3g}, or {row.single.get('share', row.entire.get('share', 0)):.2%} of equal bits, would pass"
+        yield (
+            f"  a tolerance of {worst['gap']:.3g}, or {row.single.get('share', row.entire.get('share', 0)):.2%} of"
+            " equal bits, would pass"
+        )
     yield from diagnosis(row)
 
 
@@ -97,8 +102,10 @@ def remarks(comparison):
         yield f"error over the depth of {tower}: exponent {exponent:.2f} (0.5 random, 1 systematic)"
     if comparison.logits:
         found = comparison.logits
-        yield (f"logits: KL divergence {found['kl_mean']:.3g} mean, {found['kl_max']:.3g} at most; "
-               f"same best token {found['same_top']:.2%}")
+        yield (
+            f"logits: KL divergence {found['kl_mean']:.3g} mean, {found['kl_max']:.3g} at most; "
+            f"same best token {found['same_top']:.2%}"
+        )
     if advice := comparison.advice():
         yield advice
 
@@ -125,11 +132,17 @@ def record(comparison):
     """All of it, for machines."""
     first = comparison.first
     return {
-        "format": "npgemma.comparison", "version": [1, 0], "recipe": comparison.recipe,
-        "summary": summary(comparison), "first": first.name if first else None,
+        "format": "npgemma.comparison",
+        "version": [1, 0],
+        "recipe": comparison.recipe,
+        "summary": summary(comparison),
+        "first": first.name if first else None,
         "causes": [asdict(cause) for cause in first.causes] if first else [],
-        "growth": comparison.growth(), "logits": comparison.logits, "signal_to_noise": comparison.noise_by_layer(),
-        "advice": comparison.advice(), "notes": list(remarks(comparison)),
+        "growth": comparison.growth(),
+        "logits": comparison.logits,
+        "signal_to_noise": comparison.noise_by_layer(),
+        "advice": comparison.advice(),
+        "notes": list(remarks(comparison)),
         "rows": [asdict(row) for row in comparison.rows],
     }
 
@@ -160,8 +173,14 @@ def page(comparison, cfg, call):
         shown = ["" if each is None or not math.isfinite(each) else f"{each:.6g}" for each in numbers]
         body = "".join(f"<td>{html.escape(visible(each))}</td>" for each in [*cells[:3], *shown, *cells[3:]])
         lines.append(f'<tr class="{row.status}">{body}</tr>')
-    head = "".join(f"<th>{each}</th>" for each in ("tensor", "there", "", "error / own", "bits", "bits alone", "", "cause"))
-    style = "td,th{padding:0 .6em;text-align:left;font:13px monospace}.bad{background:#fcc}.follows,.missing{color:#888}"
+    head = "".join(
+        f"<th>{each}</th>" for each in ("tensor", "there", "", "error / own", "bits", "bits alone", "", "cause")
+    )
+    style = (
+        "td,th{padding:0 .6em;text-align:left;font:13px monospace}.bad{background:#fcc}.follows,.missing{color:#888}"
+    )
     screen = html.escape(text(comparison, cfg, call))
-    return (f'<!doctype html><meta charset="utf-8"><title>npgemma compare</title><style>{style}</style>'
-            f"<pre>{screen}</pre><table><tr>{head}</tr>{''.join(lines)}</table>\n")
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>npgemma compare</title><style>{style}</style>'
+        f"<pre>{screen}</pre><table><tr>{head}</tr>{''.join(lines)}</table>\n"
+    )

@@ -80,9 +80,9 @@ class Rerun:
         self.table = tensors(self.cfg, B, pictures, T, past)
 
     def near(self, name, fault=None, known=None):
-        """Make ``name`` as the recipe does, with its noise; gives it, and the names that the port did not write down.
+        """Make ``name`` as the recipe does, with its noise; gives it, and what the port left out.
 
-        ``known`` may hold what was made for the same tensor without a fault, of which what comes before the fault stays.
+        ``known`` may hold what was made for the same tensor without a fault; what comes before the fault stays.
         """
         seen = Seen(self, self.w, fault)
         if known:
@@ -155,7 +155,9 @@ class Seen(Mapping):
                 return self.w.precision.store(seen[name]) if name == "pixels" else seen[name]
         with np.errstate(all="ignore"):
             equations = EQUATIONS | equations
-            result = evaluate(name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, equations, rerun.table)
+            result = evaluate(
+                name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, equations, rerun.table
+            )
         return self.as_near(name, result)
 
     def given_as(self, name):

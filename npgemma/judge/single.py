@@ -63,7 +63,9 @@ def judge(rerun, name, theirs):
     if np.any(wrong) and made and isinstance(right, Near):
         verdict = chain(rerun, name, theirs, want, real)
     elif np.any(wrong):
-        verdict = gates.Verdict("noise", False, told(name, wrong, real, isinstance(right, Near)), {"outside": int(wrong.sum())})
+        verdict = gates.Verdict(
+            "noise", False, told(name, wrong, real, isinstance(right, Near)), {"outside": int(wrong.sum())}
+        )
     note = ""
     if not verdict.passed:
         other = diagnose.variant(rerun, name, theirs, real)

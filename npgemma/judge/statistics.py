@@ -24,13 +24,15 @@ def statistics(x):
     largest = int(np.argmax(np.abs(flat))) if flat.size else 0
     found = {
         "n": flat.size,
-        "min": plain(finite.min(initial=math.inf)), "max": plain(finite.max(initial=-math.inf)),
+        "min": plain(finite.min(initial=math.inf)),
+        "max": plain(finite.max(initial=-math.inf)),
         "mean": plain(finite.mean()) if finite.size else None,
         "rms": plain(math.sqrt(float(np.mean(np.square(finite))))) if finite.size else None,
         # Exact, so that it is the same in every order.
         "sum_f64": math.fsum(finite.tolist()),
         "absmax_at": [int(i) for i in np.unravel_index(largest, np.shape(x))] if flat.size else [],
-        "nan": int(np.isnan(flat).sum()), "inf": int(np.isinf(flat).sum()),
+        "nan": int(np.isnan(flat).sum()),
+        "inf": int(np.isinf(flat).sum()),
     }
     return found | ends
 

@@ -22,7 +22,11 @@ def symptoms(rerun, name, right, theirs, real):
     real : (...)
     """
     low, high = bounds(name, right, rerun.recipe)
-    found = [symptom for symptom in (truncated(rerun, right, theirs, real), scaled(right, theirs, low, high, real)) if symptom]
+    found = [
+        symptom
+        for symptom in (truncated(rerun, right, theirs, real), scaled(right, theirs, low, high, real))
+        if symptom
+    ]
     letters = rerun.table[name].letters.split()
     for symptom, sentence, moved in moves(letters, theirs.shape):
         ours = [moved(bound) for bound in (low, high)]
@@ -90,17 +94,33 @@ def moves(letters, shape):
             yield "rows-exchanged", f"the rows of {letter} stand in another order", lambda x, a=axis: np.flip(x, axis=a)
     if shape[-1] == shape[-2] and shape[-1] > 1:
         yield "transposed", "the last two axes are exchanged", lambda x: np.swapaxes(x, -1, -2)
-    yield "read-transposed", "numbers lie transposed in memory: the last two axes were read in the other order", lambda x: (
-        np.swapaxes(x, -1, -2).reshape(x.shape))
+    yield (
+        "read-transposed",
+        "numbers lie transposed in memory: the last two axes were read in the other order",
+        lambda x: (np.swapaxes(x, -1, -2).reshape(x.shape)),
+    )
     if len(shape) > 2:
-        yield "read-transposed-before", "the two axes before the last were read in the other order", lambda x: (
-            np.swapaxes(x, -2, -3).reshape(x.shape))
+        yield (
+            "read-transposed-before",
+            "the two axes before the last were read in the other order",
+            lambda x: (np.swapaxes(x, -2, -3).reshape(x.shape)),
+        )
     if shape[-1] % 2 == 0:
-        yield "halves-exchanged", "the halves of the last axis are exchanged", lambda x: np.roll(x, x.shape[-1] // 2, axis=-1)
-        yield "pairs-sorted", "even channels come first, then odd ones: another layout of the rotation", lambda x: (
-            np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1))
-        yield "pairs-interleaved", "the two halves are dealt out in turn: another layout of the rotation", lambda x: (
-            np.stack(np.split(x, 2, axis=-1), axis=-1).reshape(x.shape))
+        yield (
+            "halves-exchanged",
+            "the halves of the last axis are exchanged",
+            lambda x: np.roll(x, x.shape[-1] // 2, axis=-1),
+        )
+        yield (
+            "pairs-sorted",
+            "even channels come first, then odd ones: another layout of the rotation",
+            lambda x: (np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1)),
+        )
+        yield (
+            "pairs-interleaved",
+            "the two halves are dealt out in turn: another layout of the rotation",
+            lambda x: (np.stack(np.split(x, 2, axis=-1), axis=-1).reshape(x.shape)),
+        )
     yield "channels-reversed", "the last axis runs backwards", lambda x: x[..., ::-1]
 
 
@@ -112,7 +132,9 @@ def confused(rerun, name, theirs, real):
     for other, tensor in rerun.table.items():
         near_by = other.startswith(place) and other != name and tensor.shape == theirs.shape
         if near_by and other in rerun.theirs and np.array_equal(np.asarray(rerun.theirs[other])[real], theirs[real]):
-            return [("another-tensor", f"these are the numbers of {other}: one of the two was written under a wrong name")]
+            return [
+                ("another-tensor", f"these are the numbers of {other}: one of the two was written under a wrong name")
+            ]
     return []
 
 

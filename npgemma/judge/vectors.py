@@ -89,6 +89,8 @@ def widths(cfg):
 
 
 def linear(op, cfg):
+    """Products with matrices, one of them with a bias."""
+
     def make(name, length, number):
         x, weight = datasets.factors(name, length)
         return "linear(x, weight)", {"x": x, "weight": weight}, {}, "linear(x, weight)"
@@ -107,6 +109,8 @@ def rows_of(name, length, count=32):
 
 
 def rms_norm(op, cfg):
+    """Gemma's norm."""
+
     def make(name, length, number):
         weight = bf16(datasets.bell(20 + number, (length,)) * 0.3)
         return "rms_norm(x, weight, eps)", {"x": rows_of(name, length), "weight": weight}, {"eps": cfg.text.norm_eps}
@@ -115,17 +119,24 @@ def rms_norm(op, cfg):
 
 
 def layer_norm(op, cfg):
+    """SigLIP's norm."""
+
     def make(name, length, number):
         weight, bias = (bf16(datasets.bell(30 + number + part, (length,)) * 0.3) for part in (0, 10))
         # A mean as large as two spreads, as activations have it: sums of squares must not cancel.
         shift = 0.0 if name == "wide-exponents" else 2.0
         x = bf16(rows_of(name, length) + shift)
-        return "layer_norm(x, weight, bias, eps)", {"x": x, "weight": weight, "bias": bias}, {"eps": cfg.vision.norm_eps}
+        return (
+            "layer_norm(x, weight, bias, eps)",
+            {"x": x, "weight": weight, "bias": bias},
+            {"eps": cfg.vision.norm_eps},
+        )
 
     yield from each_set(op, [cfg.vision.width], make)
 
 
 def gelu(op, cfg):
+    """The bend, the tails, and what is far out."""
     patterns = np.arange(0x3B80, 0x4160, 3, dtype=np.uint32) << np.uint32(16)  # 2**-8 to 14
     sizes = patterns.view(np.float32)
     x = np.concatenate([-sizes[::-1], [0.0], sizes]).astype(np.float32)[None]
@@ -134,12 +145,14 @@ def gelu(op, cfg):
 
 
 def soft_cap(op, cfg):
+    """Each cap of the configuration, on numbers beyond it."""
     for cap in [cap for cap in (cfg.text.attn_softcap, cfg.text.final_softcap) if cap is not None]:
         x = bf16(datasets.bell(40, (32, 32)) * cap)
         yield Case(op, f"{op}.{cap:g}.gaussian", "soft_cap(x, cap, inner)", {"x": x}, {"cap": cap})
 
 
 def softmax(op, cfg):
+    """Rows that see some keys, one, all, none."""
     length = cfg.vision.num_patches + 8
 
     def make(name, length, number):
@@ -153,6 +166,7 @@ def softmax(op, cfg):
 
 
 def angles(op, cfg):
+    """Cosines and sines from the first position to the last."""
     last = cfg.text.max_positions - 1
     positions = np.unique(np.linspace(0, last, 32).astype(np.int64))[None]
     numbers = {"head_dim": cfg.text.head_dim, "theta": cfg.text.rope_theta}
@@ -162,18 +176,25 @@ def angles(op, cfg):
 
 
 def rotate(op, cfg):
+    """Queries at positions far apart."""
     H = cfg.text.head_dim
     positions = np.unique(np.linspace(0, cfg.text.max_positions - 1, 8).astype(np.int64))[None]
     turned = rotary.angles(positions, H, cfg.text.rope_theta, np.float32)
 
     def make(name, length, number):
         x = rows_of(name, length).reshape(1, len(positions[0]), -1, length)
-        return "rotate(x, cos, sin, inner)", {"x": x, "cos": round_bf16(np.cos(turned)), "sin": round_bf16(np.sin(turned))}
+        return "rotate(x, cos, sin, inner)", {
+            "x": x,
+            "cos": round_bf16(np.cos(turned)),
+            "sin": round_bf16(np.sin(turned)),
+        }
 
     yield from each_set(op, [H], make)
 
 
 def scores(op, cfg):
+    """Scores of both towers' heads."""
+
     def make(name, length, number):
         q, k = datasets.factors(name, length, 3, rows=64)
         arrays = {"q": q.reshape(1, 16, 4, length), "k": k.reshape(1, 16, 2, length)}
@@ -185,6 +206,8 @@ def scores(op, cfg):
 
 
 def mixed(op, cfg):
+    """Values gathered over all keys of a prompt."""
+
     def make(name, length, number):
         probs, v = datasets.factors(name, length, 4, rows=64)
         arrays = {"probs": probs.reshape(1, 2, 2, 16, length), "v": v.reshape(2, 16, 1, length).transpose(2, 3, 0, 1)}
@@ -195,20 +218,28 @@ def mixed(op, cfg):
 
 
 def embed(op, cfg):
+    """Rows of a table, scaled."""
     D = cfg.text.width
     table = bf16(datasets.bell(60, (16, D)))
     ids = (datasets.uniform(61, 24) * 16).astype(np.int64).reshape(2, 12)
-    yield Case(op, f"{op}.{D}.gaussian", "embed(ids, table) * number(scale)", {"ids": ids, "table": table},
-               {"scale": math.sqrt(D)})
+    yield Case(
+        op,
+        f"{op}.{D}.gaussian",
+        "embed(ids, table) * number(scale)",
+        {"ids": ids, "table": table},
+        {"scale": math.sqrt(D)},
+    )
 
 
 def patchify(op, cfg):
+    """One picture with a remainder of a pixel."""
     side = cfg.vision.patch_size
     pixels = bf16(datasets.between(70, (1, 2 * side + 1, 2 * side + 1, 3), -1.0, 1.0))
     yield Case(op, f"{op}.{side}.uniform", "patchify(pixels, patch_size)", {"pixels": pixels}, {"patch_size": side})
 
 
 def prefix_lm(op, cfg):
+    """Masks with padding on both sides, full and sliding."""
     types, real = np.zeros((2, 12), np.int64), np.ones((2, 12), np.int64)
     types[:, 8:], real[0, 10:], real[1, :3] = 1, 0, 0
     arrays = {"token_types": types, "attention_mask": real}

@@ -29,8 +29,14 @@ Exit codes: 0 nothing differs, 1 wrong usage, 2 broken file, 3 something differs
 
 def add(subparsers) -> None:
     """Describe the arguments."""
-    parser = add_verb(subparsers, "compare", "the first tensor of a port that differs, and why", DESCRIPTION, run,
-                      "THEIRS [IMAGE] [PROMPT]")
+    parser = add_verb(
+        subparsers,
+        "compare",
+        "the first tensor of a port that differs, and why",
+        DESCRIPTION,
+        run,
+        "THEIRS [IMAGE] [PROMPT]",
+    )
     parser.add_argument("theirs", metavar="THEIRS", help="the port's tensors")
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="the picture that it was given")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt")
@@ -38,9 +44,13 @@ def add(subparsers) -> None:
     group = parser.add_argument_group("comparison")
     group.add_argument("--pack", metavar="PACK", help="hold them against a pack; no model is run")
     judge_options.add_recipe(group, None)
-    group.add_argument("--map", metavar="NAMES.json", help="their names to npgemma's, where the table does not know them")
+    group.add_argument(
+        "--map", metavar="NAMES.json", help="their names to npgemma's, where the table does not know them"
+    )
     group.add_argument("--expect", metavar="LIST", help="a file of expected failures, a pattern a line")
-    group.add_argument("--quantised", action="store_true", help="no bits are judged, only how much of the signal is left")
+    group.add_argument(
+        "--quantised", action="store_true", help="no bits are judged, only how much of the signal is left"
+    )
     group.add_argument("--no-hashes", action="store_true", help="take the pack's bytes for right, without reading all")
     group = parser.add_argument_group("report")
     group.add_argument("--json", action="store_true", help="one JSON object instead of a screen")

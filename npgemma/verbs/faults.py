@@ -27,7 +27,9 @@ DESCRIPTION = """Write the tensors of a port that has a known fault.
 
 def add(subparsers) -> None:
     """Describe the arguments."""
-    parser = add_verb(subparsers, "faults", "tensors of a port with a known fault", DESCRIPTION, run, "[NAME] [IMAGE] [PROMPT]")
+    parser = add_verb(
+        subparsers, "faults", "tensors of a port with a known fault", DESCRIPTION, run, "[NAME] [IMAGE] [PROMPT]"
+    )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a fault of --list, or 'none'")
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="a prompt")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("want the name of one fault, or --all, or --list")
     if args.output is None:
         raise InputError("-o is missing: where to write the tensors to")
-    if not args.all and args.name not in {**FAULTS, **VARIANTS, "none": None}:
+    if not args.all and args.name not in [*FAULTS, *VARIANTS, "none"]:
         raise InputError(f"{args.name!r:.80} is no fault; npgemma faults --list names {len(FAULTS)}")
     if not args.all and Path(args.output).suffix != ".safetensors":
         raise InputError(f"-o {args.output}: faults writes .safetensors")
@@ -70,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
 
 def show_list(args) -> int:
     """Print all faults."""
-    listed = [{"name": fault.name, "sentence": fault.sentence, "rows": list(fault.changes), "right": fault.name in VARIANTS}
-              for fault in (*FAULTS.values(), *VARIANTS.values())]
+    listed = [
+        {"name": fault.name, "sentence": fault.sentence, "rows": list(fault.changes), "right": fault.name in VARIANTS}
+        for fault in (*FAULTS.values(), *VARIANTS.values())
+    ]
     if args.json:
         printer.say_json(listed, indent=1)
         return DONE
@@ -85,8 +89,10 @@ def write_port(model, question, recipe, fault, path: Path) -> None:
     """Evaluate the whole table under a fault, into a file."""
     arrays = dict(play(model, recipe, given_of(question, model.config), fault))
     kinds = {
-        name: (stored_as(name, recipe) if array.dtype.kind == "f" else "boolean" if array.dtype == bool else "integer",
-               array.shape)
+        name: (
+            stored_as(name, recipe) if array.dtype.kind == "f" else "boolean" if array.dtype == bool else "integer",
+            array.shape,
+        )
         for name, array in arrays.items()
     }
     with tensor_file.writing(path, kinds) as file:

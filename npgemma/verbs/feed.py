@@ -22,7 +22,9 @@ The file holds inputs by their names, weights by theirs (….weight), and the re
 
 def add(subparsers) -> None:
     """Describe the arguments."""
-    parser = add_verb(subparsers, "feed", "the golden inputs of one operation", DESCRIPTION, run, "NAME [IMAGE] [PROMPT]")
+    parser = add_verb(
+        subparsers, "feed", "the golden inputs of one operation", DESCRIPTION, run, "NAME [IMAGE] [PROMPT]"
+    )
     parser.add_argument("name", metavar="NAME", help="a tensor, such as text.blocks.0.attn_norm")
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="a prompt")
@@ -41,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
     model, _ = load_model(args)
     found = fed(model, ask(model, request), args.recipe, args.name)
     write_fed(args.output, found)
-    tell([f"{args.name} = {explained(args.name, found.tensor, model.config, found.call)}",
-          f"{len(found.arrays)} arrays written to {args.output}"])
+    tell(
+        [
+            f"{args.name} = {explained(args.name, found.tensor, model.config, found.call)}",
+            f"{len(found.arrays)} arrays written to {args.output}",
+        ]
+    )
     return DONE

@@ -27,7 +27,9 @@ def add(subparsers) -> None:
     add_reading_options(parser)
     judge_options.add_recipe(parser, None)
     parser.add_argument("--at", metavar="NAME", help="the tensor of theirs that goes in, by npgemma's name")
-    parser.add_argument("--map", metavar="NAMES.json", help="their names to npgemma's, where the table does not know them")
+    parser.add_argument(
+        "--map", metavar="NAMES.json", help="their names to npgemma's, where the table does not know them"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     add_model_options(parser)
 

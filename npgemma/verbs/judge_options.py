@@ -12,8 +12,12 @@ from npgemma.files.reader import JSON_LIMIT, read_file, read_json
 def add_recipe(parser, default="bf16-hf-eager") -> None:
     """Add ``--recipe``."""
     said = default or "what their numbers look like"
-    parser.add_argument("--recipe", choices=tuple(PRECISIONS), default=default,
-                        help=f"in which numbers, rounded where (default: {said})")
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(PRECISIONS),
+        default=default,
+        help=f"in which numbers, rounded where (default: {said})",
+    )
 
 
 def read_map(path):
@@ -23,7 +27,9 @@ def read_map(path):
     found = read_json(Path(path), CheckpointError)
     wrong = next((name for name, ours in found.items() if not isinstance(ours, str)), None)
     if wrong is not None:
-        raise CheckpointError(f"{path}: {wrong!r:.80} is mapped to {found[wrong]!r:.80}; want npgemma's name of a tensor")
+        raise CheckpointError(
+            f"{path}: {wrong!r:.80} is mapped to {found[wrong]!r:.80}; want npgemma's name of a tensor"
+        )
     return found
 
 
@@ -43,7 +49,9 @@ def mark_expected(rows, patterns):
         if row.status in ("bad", "incomparable") and fitting:
             row.expected = True
             used.update(fitting)
-    return [f"{pattern!r} is expected to fail, and nothing of that name does" for pattern in patterns if pattern not in used]
+    return [
+        f"{pattern!r} is expected to fail, and nothing of that name does" for pattern in patterns if pattern not in used
+    ]
 
 
 def code_of(rows):

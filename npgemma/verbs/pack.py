@@ -19,7 +19,7 @@ DESCRIPTION = """Write a golden pack: a folder with manifest.json and tensors, i
   npgemma pack -o PACK                                              the model and a picture in the box, every tensor
   npgemma pack cat.jpg "caption en" --model FOLDER --tier residual -o PACK
   npgemma pack --tier summary -o PACK                               figures and samples only
-  npgemma pack --tier op -o OPS                                     each operation alone, on data made to break naive code
+  npgemma pack --tier op -o OPS                                     each operation alone, on hard data
   npgemma pack --select 'text.blocks.0.*' --raw -o PACK             with the raw form, for readers without Python"""
 
 
@@ -31,7 +31,9 @@ def add(subparsers) -> None:
     judge_options.add_recipe(group)
     group.add_argument("--tier", choices=TIERS, default="full", help="how much goes in (default: %(default)s)")
     group.add_argument("--select", action="append", metavar="GLOB", help="such as 'text.blocks.0.*' (repeatable)")
-    group.add_argument("--raw", action="store_true", help="add little-endian .bin with list.txt and a C header, and .npy")
+    group.add_argument(
+        "--raw", action="store_true", help="add little-endian .bin with list.txt and a C header, and .npy"
+    )
     group.add_argument("-o", "--output", required=True, metavar="FOLDER", help="a new folder")
     add_model_options(parser)
 
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.tier == "op":
         return write_ops(args, list(vectors.all_cases(model.config)), model.config)
     planned = plan_pack(model, ask(model, request), args.recipe, args.tier, as_patterns(args.select or ()))
-    tell([f"{len(planned.chosen)} tensors, {size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"])
+    tell(
+        [f"{len(planned.chosen)} tensors, {size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"]
+    )
     write_pack(planned, args.output, args.raw)
     tell([f"written to {args.output}"])
     return DONE

@@ -10,24 +10,29 @@ from npgemma.verbs import judge_options
 from npgemma.verbs.options import add_verb
 from npgemma.verbs.pack import check_folder, write_ops
 
-DESCRIPTION = """Write golden vectors of single operations: inputs, weights, results, accumulators, in a pack of their own.
+DESCRIPTION = """Write golden vectors of single operations: inputs, weights, results, accumulators, in a pack.
 
   npgemma vectors --op rms_norm -o NORMS                            at the lengths of PaliGemma 2 3B
-  npgemma vectors --op linear --op scores --variant paligemma-3b-224 --recipe float32 --raw -o OPS
+  npgemma vectors --op linear --op scores --variant paligemma-3b-224 --raw -o OPS
   npgemma vectors --op gelu --box -o GELU                           at the lengths of the model in the box
   npgemma compare mine.npz --pack NORMS                             judge what a port makes of them
 
-Results go by the case's name, such as rms_norm.2304.signed-wide; a product's float32 accumulator by linear.2304.zeros.acc."""
+Results go by the case's name, such as rms_norm.2304.signed-wide; a product's float32 accumulator by the name with
+.acc behind it, linear.2304.zeros.acc."""
 
 
 def add(subparsers) -> None:
     """Describe the arguments."""
     parser = add_verb(subparsers, "vectors", "golden vectors of single operations", DESCRIPTION, run)
-    parser.add_argument("--op", action="append", choices=tuple(vectors.MAKERS), required=True, help="an operation (repeatable)")
+    parser.add_argument(
+        "--op", action="append", choices=tuple(vectors.MAKERS), required=True, help="an operation (repeatable)"
+    )
     parser.add_argument("--variant", default="paligemma2-3b-224", help="whose lengths (default: %(default)s)")
     parser.add_argument("--box", action="store_true", help="the lengths of the model in the box")
     judge_options.add_recipe(parser)
-    parser.add_argument("--raw", action="store_true", help="add little-endian .bin with list.txt and a C header, and .npy")
+    parser.add_argument(
+        "--raw", action="store_true", help="add little-endian .bin with list.txt and a C header, and .npy"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="a new folder")
 
 

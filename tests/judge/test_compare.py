@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from golden import ROOT
 from safetensors.numpy import save_file
 
+from golden import ROOT
 from npgemma import cli, load, trace
 from npgemma.base.elsewhere import elsewhere
 from npgemma.base.precision import round_bf16
@@ -50,9 +50,14 @@ def test_the_first_bad_row_says_formula_source_worst_element_tolerance_and_cause
     out = capsys.readouterr().out
     for part in (
         "text.blocks.0.attn_norm = x / sqrt(mean(x^2) + norm_eps) * (1 + attn_norm.weight)",
-        "made in npgemma/text.py:", "worst element [0, ", ", want ", "a tolerance of ",
+        "made in npgemma/text.py:",
+        "worst element [0, ",
+        ", want ",
+        "a tolerance of ",
         "cause: rms-norm-without-one: RMSNorm multiplies by the stored gain",
-        "the first that differs is text.blocks.0.attn_norm", "FIRST BAD", "follows",
+        "the first that differs is text.blocks.0.attn_norm",
+        "FIRST BAD",
+        "follows",
     ):
         assert part in out, part
     assert len(out.splitlines()) <= 50
@@ -108,8 +113,15 @@ def test_axes_that_lie_otherwise_are_no_fault_but_are_said(right, tmp_path, caps
     notes = [rows[name]["note"] for name in found]
     assert [(name, rows[name]["status"], rows[name]["message"]) for name in found if rows[name]["status"] != "ok"] == []
     assert code == 0 and all(rows[name]["status"] == "ok" for name in found)
-    assert notes == ["an axis of one added", "N and H in one axis", "heads before positions", "K and G in one axis",
-                     "channels first", "each value twice", "an additive mask"]
+    assert notes == [
+        "an axis of one added",
+        "N and H in one axis",
+        "heads before positions",
+        "K and G in one axis",
+        "channels first",
+        "each value twice",
+        "an additive mask",
+    ]
 
 
 def test_what_cannot_be_compared_is_code_4(right, tmp_path, capsys):
@@ -137,7 +149,9 @@ def test_few_tensors_are_judged_together_and_the_next_to_write_down_is_named(rig
     code, record = compared_of({name: right[name] for name in names}, tmp_path / "a.npz", capsys)
     assert code == 0
     broken = round_bf16(right["text.blocks.2.out"] * np.float32(1.05))
-    code, record = compared_of({name: right[name] for name in names} | {"text.blocks.2.out": broken}, tmp_path / "b.npz", capsys)
+    code, record = compared_of(
+        {name: right[name] for name in names} | {"text.blocks.2.out": broken}, tmp_path / "b.npz", capsys
+    )
     assert code == 3 and record["first"] == "text.blocks.2.out"
     assert "write down text.blocks.2." in record["advice"]
 
@@ -158,7 +172,11 @@ def test_reports_for_ci_and_for_a_browser(wrong, tmp_path, capsys):
     assert cli.main(["compare", str(wrong), *QUESTION, "--junit", str(files[0]), "--html", str(files[1])]) == 3
     suite = ElementTree.parse(files[0]).getroot()
     failed = [case.get("name") for case in suite if case.find("failure") is not None]
-    assert suite.get("tests") == "171" and failed[0] == "text.blocks.0.attn_norm" and int(suite.get("failures")) == len(failed)
+    assert (
+        suite.get("tests") == "171"
+        and failed[0] == "text.blocks.0.attn_norm"
+        and int(suite.get("failures")) == len(failed)
+    )
     page = files[1].read_text()
     assert "<script" not in page and "rms-norm-without-one" in page
 
@@ -178,8 +196,10 @@ def test_a_pack_stands_for_the_model(wrong, right, tmp_path, capsys):
 
 def test_a_quantised_port_is_told_its_signal_to_noise(right, tmp_path, capsys):
     rng = np.random.default_rng(0)
-    noisy = {name: right[name] * (1 + 0.01 * rng.standard_normal(right[name].shape)).astype(np.float32)
-             for name in ("text.blocks.0.out", "text.blocks.1.out", "text.logits")}
+    noisy = {
+        name: right[name] * (1 + 0.01 * rng.standard_normal(right[name].shape)).astype(np.float32)
+        for name in ("text.blocks.0.out", "text.blocks.1.out", "text.logits")
+    }
     np.savez(tmp_path / "a.npz", **noisy)
     code, record = compared(tmp_path / "a.npz", capsys, "--quantised", "--recipe", "bf16-hf-eager")
     assert code == 0
@@ -209,7 +229,9 @@ def test_inject_says_whether_what_comes_behind_is_right(right, wrong, tmp_path, 
 
 def test_vectors_are_made_and_judged(tmp_path, capsys):
     folder = tmp_path / "ops"
-    assert cli.main(["vectors", "--box", "--op", "linear", "--op", "rms_norm", "--op", "angles", "-o", str(folder)]) == 0
+    assert (
+        cli.main(["vectors", "--box", "--op", "linear", "--op", "rms_norm", "--op", "angles", "-o", str(folder)]) == 0
+    )
     assert cli.main(["compare", str(folder / "recipe.safetensors"), "--pack", str(folder)]) == 0
     inputs = open_theirs(folder / "inputs.safetensors")
     name = "linear.384.gaussian"
@@ -219,8 +241,14 @@ def test_vectors_are_made_and_judged(tmp_path, capsys):
         assert cli.main(["compare", str(tmp_path / f"{code}.npz"), "--pack", str(folder)]) == code
     norm = "rms_norm.128.gaussian"
     x, weight = (inputs.read(f"{norm}/{each}") for each in ("x", "weight"))
-    np.savez(tmp_path / "llama.npz", **{norm: round_bf16(
-        round_bf16(x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(1e-6))) * (1 + weight))})
+    np.savez(
+        tmp_path / "llama.npz",
+        **{
+            norm: round_bf16(
+                round_bf16(x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(1e-6))) * (1 + weight)
+            )
+        },
+    )
     assert cli.main(["compare", str(tmp_path / "llama.npz"), "--pack", str(folder)]) == 3
     assert f"the first that differs is {norm}" in capsys.readouterr().out
 

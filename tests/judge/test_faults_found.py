@@ -2,12 +2,12 @@
 
 import collections
 
-import golden
 import numpy as np
 import ports
 import pytest
 import test_faults
 
+import golden
 from npgemma import ops
 from npgemma.base import half
 from npgemma.judge import accumulators, diagnose
@@ -66,8 +66,10 @@ def test_faults_are_caught_located_and_named(model, recipe):
     named = [fault.name for fault, names in caught if fault.name in names]
     unknown = [fault.name for fault, names in caught if not names]
     wrong = [(fault.name, names) for fault, names in caught if names and fault.name not in names]
-    print(f"\n{model} {recipe}: {len(caught)} caught, {count['missed']} missed, {len(named)} named, "
-          f"{len(unknown)} unknown, {len(wrong)} wrong; {count['invisible']} invisible, {count['not possible']} not possible")
+    print(
+        f"\n{model} {recipe}: {len(caught)} caught, {count['missed']} missed, {len(named)} named, {len(unknown)}"
+        f" unknown, {len(wrong)} wrong; {count['invisible']} invisible, {count['not possible']} not possible"
+    )
     missed = [fault.name for fault, outcome, _, _ in rows if outcome == "missed"]
     assert all(name.startswith(tuple(INVISIBLE)) for name in missed), missed
     assert len(caught) >= 100
@@ -182,7 +184,9 @@ def test_float32_in_another_association_raises_no_alarm(model_run):
 
     def layer_norm(x, weight, bias, eps):
         centred = x - np.sum(x, axis=-1, keepdims=True) / x.shape[-1]
-        return centred * (weight / np.sqrt(np.sum(centred * centred, axis=-1, keepdims=True) / x.shape[-1] + eps)) + bias
+        return (
+            centred * (weight / np.sqrt(np.sum(centred * centred, axis=-1, keepdims=True) / x.shape[-1] + eps)) + bias
+        )
 
     def softmax(x):
         with np.errstate(over="ignore"):

@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from golden import GOLDEN, ROOT
 
+from golden import GOLDEN, ROOT
 from npgemma import cli, load
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.generation.requests import Request
@@ -166,14 +166,20 @@ DAMAGE = {
     "another format": (lambda folder: change(folder, lambda m: m.update(format="x")), "is no golden pack"),
     "no recipe": (lambda folder: change(folder, lambda m: m.pop("recipe")), "has no 'recipe'"),
     "a wrong kind": (
-        lambda folder: change(folder, lambda m: m["tensors"][1].update(kind="int4")), "tensors[1].kind: came as 'int4'"
+        lambda folder: change(folder, lambda m: m["tensors"][1].update(kind="int4")),
+        "tensors[1].kind: came as 'int4'",
     ),
     "a tensor that is not there": (
-        lambda folder: change(folder, lambda m: m["tensors"][1].update(name="text.norm")), "does not hold"
+        lambda folder: change(folder, lambda m: m["tensors"][1].update(name="text.norm")),
+        "does not hold",
     ),
-    "another shape": (lambda folder: change(folder, lambda m: m["tensors"][1].update(shape=[3])), "the manifest says [3]"),
+    "another shape": (
+        lambda folder: change(folder, lambda m: m["tensors"][1].update(shape=[3])),
+        "the manifest says [3]",
+    ),
     "a damaged configuration": (
-        lambda folder: change(folder, lambda m: m["model"]["config"].pop("text")), "configuration is damaged"
+        lambda folder: change(folder, lambda m: m["model"]["config"].pop("text")),
+        "configuration is damaged",
     ),
 }
 
@@ -201,10 +207,18 @@ def test_the_schema_is_one_that_a_validator_takes_and_ours_reads():
         check(manifest | {"version": [1, True]}, published, "manifest")
 
 
-@pytest.mark.parametrize("words", [
-    ["pack", "-o", "pack.safetensors"], ["vectors", "--op", "gelu", "-o", "x.npz"], ["feed", "text.norm", "-o", "x.npz"],
-    ["faults", "relu", "-o", "x.json"], ["compare", "x.npz", "--junit", "x.json"], ["faults"], ["faults", "no-such", "-o", "x.safetensors"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pack", "-o", "pack.safetensors"],
+        ["vectors", "--op", "gelu", "-o", "x.npz"],
+        ["feed", "text.norm", "-o", "x.npz"],
+        ["faults", "relu", "-o", "x.json"],
+        ["compare", "x.npz", "--junit", "x.json"],
+        ["faults"],
+        ["faults", "no-such", "-o", "x.safetensors"],
+    ],
+)
 def test_a_suffix_that_is_not_written_is_wrong_usage(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(words) == 1

@@ -5,8 +5,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from golden import ROOT
 
+from golden import ROOT
 from npgemma.base.errors import CheckpointError
 from npgemma.base.precision import round_bf16
 from npgemma.judge import raw

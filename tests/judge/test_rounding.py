@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from golden import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
+from golden import GOLDEN
 from npgemma.base.precision import round_bf16
 from npgemma.judge.rounding import bf16_bits, to_bf16
 
@@ -37,7 +37,7 @@ def test_no_pattern_differs_from_ml_dtypes(round):
 
 
 def test_half_a_unit_and_a_little_goes_up_though_float32_cannot_hold_the_little():
-    """1 + 2**-8 is the tie between 1 and 1 + 2**-7; rounded to float32 first, the 2**-40 is lost and the tie goes down."""
+    """1 + 2**-8 is the tie between 1 and 1 + 2**-7; rounded to float32 first, 2**-40 is lost and the tie goes down."""
     x = np.array([1 + 2.0**-8 + 2.0**-40, -(1 + 2.0**-8 + 2.0**-40), 1 + 2.0**-8, 1 + 3 * 2.0**-8 - 2.0**-40])
     assert to_bf16(x).tolist() == [1 + 2.0**-7, -(1 + 2.0**-7), 1.0, 1 + 2.0**-7]
     assert round_bf16(x.astype(np.float32))[0] == 1.0
