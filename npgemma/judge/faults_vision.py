@@ -4,6 +4,7 @@ import numpy as np
 
 from npgemma import ops
 from npgemma.judge.faults import with_equations, with_expressions
+from npgemma.judge.near import linear
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
@@ -72,7 +73,7 @@ def transposed(x, weight, bias=None):
     """Multiply by a matrix the wrong way round, which only a square one allows."""
     if weight.shape[0] != weight.shape[1]:
         raise ValueError("only a square matrix can be multiplied the wrong way round")
-    return ops.linear(x, np.asarray(weight).T, bias)
+    return linear(x, weight.T, bias)
 
 
 ALL = ("q", "k", "v", "attn.out", "mlp.up", "mlp.out")

@@ -310,7 +310,14 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-# ---- roundings ----
+# ---- equations that go other ways on plain arrays, and roundings ----
+
+
+def linear(x, weight, bias=None):
+    """``ops.linear`` without its speed, on arrays of any kind: x (..., D), weight (F, D) -> (..., F)."""
+    product = x @ weight.T
+    return product if bias is None else product + bias
+
 
 
 def rounded(x):

@@ -20,17 +20,15 @@ from npgemma.base import half
 from npgemma.base.elsewhere import elsewhere
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained, inputs_of
-from npgemma.base.precision import PRECISIONS
 from npgemma.base.tensors import Call, schema, tensors
 from npgemma.base.weights import Weights
 from npgemma.files import writer
 from npgemma.judge import raw, tensor_file
 from npgemma.judge.beside import given_of, run_beside
 from npgemma.judge.products import accumulator, length_of, product_of
-from npgemma.judge.rerun import GIVEN, kept_as, stored_as
+from npgemma.judge.rerun import GIVEN, exact_precision, kept_as, stored_as
 from npgemma.judge.statistics import statistics
 from npgemma.tracing.plan import LIMIT, Question
-from npgemma.tracing.precisions import in_precision
 from npgemma.tracing.selection import check_patterns, matches
 from npgemma.tracing.sources import made_at
 from npgemma.tracing.trace import npgemma_version
@@ -191,8 +189,7 @@ class Taker:
     def __init__(self, planned, files, raws):
         self.planned, self.files, self.raws = planned, files, raws
         self.entries = []
-        model = in_precision(planned.model, planned.recipe)
-        self.exact = Weights(model.weights.arrays, PRECISIONS["float64"])
+        self.exact = Weights(planned.model.weights.arrays, exact_precision(planned.recipe))
         self.seen, self.needed = {}, self.last_uses() if "bounds.safetensors" in files else {}
 
     def last_uses(self):

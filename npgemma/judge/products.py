@@ -8,6 +8,7 @@ import numpy as np
 
 from npgemma.base.expressions import chosen, full_name, multiplied
 from npgemma.base.tensors import in_numbers, schema, sizes_by_tower, tensors, tower_of
+from npgemma.judge.rerun import PLAIN
 from npgemma.tracing.evaluate import evaluate
 
 
@@ -59,8 +60,8 @@ class Wide(Mapping):
 def accumulator(name, expression, seen, exact, cfg, call):
     """The product in float64, and |x| |w|, on the tensors ``seen``; ``exact`` are weights read in float64."""
     sizes = replace(exact, arrays=Sizes(Wide16(exact)))
-    value = evaluate(name, Wide(seen), exact, cfg, call, expression=expression)
-    return value, evaluate(name, Sizes(Wide(seen)), sizes, cfg, call, expression=expression)
+    value = evaluate(name, Wide(seen), exact, cfg, call, (), expression, PLAIN)
+    return value, evaluate(name, Sizes(Wide(seen)), sizes, cfg, call, (), expression, PLAIN)
 
 
 class Wide16(Mapping):

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from npgemma.base import half
 from npgemma.base.precision import PRECISIONS, Precision, unrounded
 from npgemma.base.tensors import Call, tensors
 from npgemma.base.weights import Weights
-from npgemma.judge.near import UNITS, Near, rounded
+from npgemma.judge.near import UNITS, Near, linear, rounded
 from npgemma.judge.rounding import stored
 from npgemma.tracing.evaluate import EQUATIONS, SHOWN, evaluate
-from npgemma.tracing.precisions import in_precision
 
+PLAIN = EQUATIONS | {"linear": linear}
 GIVEN = ("pixels", "ids", "token_types", "attention_mask", "positions")
 # A float32 angle: the frequency, its inverse and the product are each rounded.
 ANGLE_ROUNDINGS = 3.0
@@ -31,6 +32,10 @@ class NearPrecision(Precision):
 
     recipe: Precision = PRECISIONS["float64"]
 
+    def weight(self, array):
+        """A weight as the recipe has it, in float64."""
+        return half.widen(self.recipe.weight(array)).astype(np.float64)
+
     def number(self, value):
         """The constant as the recipe stores it."""
         return self.recipe.number(value)
@@ -40,7 +45,12 @@ def near_precision(recipe):
     """The recipe called so, for arrays of :class:`Near`."""
     own = PRECISIONS[recipe]
     store, inner = (unrounded if each is unrounded else rounded for each in (own.store, own.inner))
-    return NearPrecision(recipe, np.float64, store, inner, own)
+    return NearPrecision(recipe, np.float64, store, inner, (), own)
+
+
+def exact_precision(recipe):
+    """Float64 where nothing is rounded, over the weights of the recipe called so."""
+    return NearPrecision(recipe, np.float64, unrounded, unrounded, (), PRECISIONS[recipe])
 
 
 def unit_of(recipe):
@@ -70,8 +80,8 @@ class Rerun:
 
     def __init__(self, model, recipe, given, theirs, before=()):
         self.cfg, self.recipe, self.unit = model.config, recipe, unit_of(recipe)
-        self.w = Weights(in_precision(model, recipe).weights.arrays, near_precision(recipe))
-        self.exact = Weights(self.w.arrays, replace(PRECISIONS["float64"]))
+        self.w = Weights(model.weights.arrays, near_precision(recipe))
+        self.exact = Weights(model.weights.arrays, exact_precision(recipe))
         self.given, self.theirs, self.before = given, theirs, before
         pictures = len(given["pixels"]) if "pixels" in given else 0
         B, T = given["ids"].shape
@@ -154,7 +164,7 @@ class Seen(Mapping):
             if not expression:
                 return self.w.precision.store(seen[name]) if name == "pixels" else seen[name]
         with np.errstate(all="ignore"):
-            equations = EQUATIONS | equations
+            equations = PLAIN | equations
             result = evaluate(
                 name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, equations, rerun.table
             )

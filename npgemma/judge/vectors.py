@@ -13,12 +13,14 @@ from npgemma import masks, ops, rotary
 from npgemma.base.precision import round_bf16
 from npgemma.judge import datasets
 from npgemma.judge.near import Near
+from npgemma.judge.near import linear as plain_linear
 
 FUNCTIONS = {
-    **{each.__name__: each for each in (ops.linear, ops.layer_norm, ops.rms_norm, ops.gelu, ops.soft_cap, ops.softmax)},
+    **{each.__name__: each for each in (ops.layer_norm, ops.rms_norm, ops.gelu, ops.soft_cap, ops.softmax)},
     **{each.__name__: each for each in (ops.embed, ops.patchify, ops.group_heads, ops.merge_heads)},
     **{each.__name__: each for each in (rotary.angles, rotary.rotate)},
     **{each.__name__: each for each in (masks.prefix_lm, masks.sliding_prefix_lm, masks.hide)},
+    "linear": plain_linear,
     "cos": np.cos,
     "sin": np.sin,
 }
