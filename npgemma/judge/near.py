@@ -319,7 +319,6 @@ def linear(x, weight, bias=None):
     return product if bias is None else product + bias
 
 
-
 def rounded(x):
     """Round to bfloat16, as a recipe does inside or when it stores; where the noise crosses a tie, either may come."""
     if not isinstance(x, Near):

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def show_list(args) -> int:
     """Print all faults."""
-    listed = [
+    listed: list[dict] = [
         {"name": fault.name, "sentence": fault.sentence, "rows": list(fault.changes), "right": fault.name in VARIANTS}
         for fault in (*FAULTS.values(), *VARIANTS.values())
     ]

@@ -2,10 +2,10 @@
 
     python tools/golden/check_checkpoint.py FOLDER [IMAGE] [PROMPT] [--dtype float32]
 
-transformers runs first and writes what its modules give into a temporary file; its model leaves the memory before
-npgemma's is loaded, which maps the weights and judges each operation on transformers' own inputs.  So the memory is that
-of one model in its own dtype, 6 GB for 3B in bfloat16, and of its tensors.  Exit code 0 where nothing differs, 3 where
-something does.
+transformers runs first and writes what its modules give into a temporary file; its model leaves the memory before that
+of npgemma is loaded, which maps the weights and judges each operation on transformers' own inputs.  So the memory is
+that of one model in its own dtype, 6 GB for 3B in bfloat16, and of its tensors.  Exit code 0 where nothing differs, 3
+where something does.
 """
 
 import argparse
