@@ -26,11 +26,7 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
         )
     B, T = given["ids"].shape
     port = PortTensors(theirs, cfg, Call(B, pack.manifest["inputs"]["pictures"], T), names_map)
-    unknown = [name for name in pack.entries if name not in port.table]
-    if unknown:
-        raise CheckpointError(
-            f"{pack.folder}: the manifest lists {unknown[0]!r:.80}, which this model does not compute"
-        )
+    check_shapes(pack, port.table)
     has_all = model is not None and ("pixels" in given or not pack.manifest["inputs"]["pictures"])
     rerun = Rerun(model, pack.recipe, given, port) if has_all else None
     comparison = Comparison(port, rerun, pack.recipe, given["attention_mask"], quantised)
@@ -42,6 +38,16 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
         elif rerun is not None and name in port.names:
             comparison.take(name, None, None)
     return comparison
+
+
+def check_shapes(pack, table):
+    """Hold the tensors of a pack against those that its own configuration and question make."""
+    for name, entry in pack.entries.items():
+        if name not in table:
+            raise CheckpointError(f"{pack.folder}: the manifest lists {name!r:.80}, which this model does not compute")
+        if tuple(entry["shape"]) != table[name].shape:
+            made = table[name].shape
+            raise CheckpointError(f"{pack.folder}: {name} is {entry['shape']}, its configuration makes it {made}")
 
 
 def compare_beside(model, question, recipe, theirs, names_map, quantised):

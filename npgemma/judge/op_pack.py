@@ -11,6 +11,7 @@ import numpy as np
 
 from npgemma.base.errors import CheckpointError
 from npgemma.base.precision import PRECISIONS
+from npgemma.base.tensors import schema
 from npgemma.config import Config, Conventions, TextConfig, VisionConfig
 from npgemma.judge import gates, raw, tensor_file, vectors
 from npgemma.judge.comparison import Row, worst_of
@@ -32,6 +33,7 @@ from npgemma.judge.rounding import stored
 from npgemma.judge.statistics import statistics
 
 ACCUMULATED = ".acc"
+MOST_BLOCKS = 1000  # of a tower; the largest release has 46
 
 
 def results(case, recipe):
@@ -163,10 +165,14 @@ def config_of(pack):
         vision = VisionConfig(**{name: value for name, value in held["vision"].items() if name in known})
         text = TextConfig(**held["text"] | {"layer_windows": tuple(held["text"]["layer_windows"])})
         others = {name: held[name] for name in ("image_token_id", "pad_id", "bos_id")}
-        return Config(
-            vision, text, **others, eos_ids=tuple(held["eos_ids"]), conventions=Conventions(**held["conventions"])
-        )
-    except (KeyError, TypeError, ValueError) as problem:
+        ends, conventions = tuple(held["eos_ids"]), Conventions(**held["conventions"])
+        found = Config(vision, text, **others, eos_ids=ends, conventions=conventions)
+        hash(found)  # a list where a number belongs cannot be one
+        if not (0 < vision.depth <= MOST_BLOCKS and 0 < text.depth <= MOST_BLOCKS):
+            raise ValueError(f"{vision.depth} and {text.depth} blocks")
+        schema(found)  # which computes with all sizes
+        return found
+    except (LookupError, TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError) as problem:
         raise CheckpointError(f"{pack.folder}: the manifest's configuration is damaged: {problem!r}") from None
 
 

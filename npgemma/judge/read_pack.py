@@ -13,6 +13,7 @@ from npgemma.judge.pack import FORMAT, MANIFEST, VERSION, files_in
 from npgemma.judge.schema import check
 from npgemma.tracing import trace_file
 
+QUESTION = ("ids", "token_types", "attention_mask", "positions")
 SCHEMA = Path(__file__).parent / "golden-pack-1.schema.json"
 
 
@@ -52,11 +53,13 @@ class Pack:
     def given(self):
         """The question: arrays by name, pictures among them if the pack holds them whole."""
         inputs = self.manifest["inputs"]
-        found = {
-            name: np.array(inputs[name], dtype=np.int64)
-            for name in ("ids", "token_types", "attention_mask", "positions")
-            if name in inputs
-        }
+        try:
+            found = {name: np.array(inputs[name], dtype=np.int64) for name in QUESTION}
+            shapes = {array.shape for array in found.values()}
+            if len(shapes) > 1 or found["ids"].ndim != 2 or not found["ids"].size or "pictures" not in inputs:
+                raise ValueError(f"shapes {sorted(shapes)}")
+        except (LookupError, ValueError, OverflowError) as problem:
+            raise CheckpointError(f"{self.folder}: the manifest's inputs are damaged: {problem!r:.80}") from None
         pixels = None if "sample" in self.entries.get("pixels", {}) else self.read("truth", "pixels")
         return found if pixels is None else found | {"pixels": pixels}
 

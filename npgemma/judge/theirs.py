@@ -3,7 +3,9 @@
 One is read at a time, mapped where the format allows it.
 """
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,12 @@ from npgemma.base.errors import CheckpointError
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.judge import raw
 from npgemma.tracing import trace_file
+
+# What NumPy and zipfile raise when an archive, or an array in it, is none or damaged.
+DAMAGED = (
+    OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, AttributeError, LookupError,
+    TypeError, SyntaxError, zlib.error, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Theirs:
         """
         try:
             array = self.readers[name]()
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as problem:
+        except DAMAGED as problem:
             if isinstance(problem, CheckpointError):
                 raise
             raise CheckpointError(f"{self.path}: {name!r} cannot be read: {problem}") from None
@@ -87,7 +95,7 @@ def in_npz(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile) as problem:
+    except DAMAGED as problem:
         raise CheckpointError(f"{path}: is no .npz archive: {problem}") from None
 
     def read(name):
