@@ -25,9 +25,12 @@ from npgemma.base.errors import (
     TokenizerError,
 )
 
-DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INCOMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-VERBS = ("generate", "score", "evaluate", "trace", "step", "finetune", "names", "plan", "doctor")
+VERBS = (
+    "generate", "score", "evaluate", "trace", "step", "finetune", "names", "plan", "doctor",
+    "compare", "pack", "vectors", "feed", "inject", "faults",
+)  # fmt: skip
 
 # These say that a file is broken, or not what it is taken for; all other errors are about what the user asked.
 FILE_ERRORS = (CheckpointError, ConfigError, ImageError, NonfiniteError, TokenizerError)
@@ -74,7 +77,8 @@ DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look 
 
 Nothing is ever downloaded: --model takes a folder, or a hub id that lies in the local Hugging Face cache."""
 
-EPILOG = "exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted"
+EPILOG = """exit codes: 0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 4 nothing to compare,
+130 interrupted"""
 
 
 class Ended(KeyboardInterrupt):
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 130 interrupted.
+        0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 4 nothing to compare, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     threads.take_over()  # the verbs import NumPy

@@ -31,6 +31,9 @@ from npgemma.files.image import load_pixels
 from npgemma.files.image_settings import ImageSettings, read_settings
 from npgemma.files.writer import growing
 from npgemma.generation.requests import prepare
+from npgemma.judge import goldens
+from npgemma.judge.read_pack import open_pack
+from npgemma.judge.theirs import open_theirs
 from npgemma.tracing.plan import given, plan
 from npgemma.tracing.replacing import check_replacements, read_replacements
 from npgemma.tracing.trace import read, run_to_file
@@ -320,6 +323,48 @@ def answers():
     return [b"".join(map(batch_file.as_line, lines)), batch_file.as_line({"run": MARK, "line": 1, "error": "no"})]
 
 
+def pack_manifests():
+    return [(GOLDEN / "pack-1" / "manifest.json").read_bytes()]
+
+
+def write_pack(folder):
+    shutil.copytree(GOLDEN / "pack-1", folder, dirs_exist_ok=True)
+
+
+def run_pack(folder, data):
+    (folder / "manifest.json").write_bytes(data)
+    pack = open_pack(folder)
+    goldens.compare_with_pack(pack, None, open_theirs(folder / "recipe.safetensors"), {}, False)
+
+
+def raw_lists():
+    return [b"text.norm bf16 0000.bin 2 3 4\nids i64 0001.bin 3\n"]
+
+
+def run_raw_list(folder, data):
+    (folder / "0000.bin").write_bytes(bytes(48))
+    (folder / "0001.bin").write_bytes(bytes(24))
+    (folder / "list.txt").write_bytes(data)
+    read_everything(folder)
+
+
+def ports():
+    file = io.BytesIO()
+    np.savez(file, **{"text.norm": np.ones((2, 3), np.float32), "ids": np.arange(3)})
+    return [file.getvalue()]
+
+
+def run_port(folder, data):
+    (folder / "port.npz").write_bytes(data)
+    read_everything(folder / "port.npz")
+
+
+def read_everything(path):
+    theirs = open_theirs(path)
+    for name in theirs.readers:
+        assert theirs.read(name).dtype.kind in "fiub"
+
+
 TARGETS = {
     "checkpoints": Target(checkpoints, run_checkpoint, "safetensors"),
     "indexes": Target(indexes, run_index, "json", write_shards),
@@ -344,4 +389,7 @@ TARGETS = {
     "replacements": Target(replacements, run_replacement, "safetensors"),
     "batches": Target(batches, run_batch, "lines", write_picture),
     "answers": Target(answers, run_answers, "lines"),
+    "packs": Target(pack_manifests, run_pack, "json", write_pack),
+    "raw_lists": Target(raw_lists, run_raw_list),
+    "ports": Target(ports, run_port),
 }

@@ -1,5 +1,8 @@
 """Reads golden/ and judges npgemma by it: which tensor differs first, where, by how much, and what was allowed.
 
+Form, shares of bits, and which elements count are the judge's of :mod:`npgemma.judge`; what it says of PyTorch's own
+tensors, as those of a port, is in ``tests/judge/test_faults_found.py``.
+
 End to end, npgemma runs on its own tensors.  In inject mode every tensor is replaced by PyTorch's as soon as it was
 judged, so that each operation is judged alone, on PyTorch's own inputs, and one run shows every wrong place.
 """
@@ -14,7 +17,10 @@ import sys
 import numpy as np
 
 from npgemma import paligemma as wiring
+from npgemma.base.elsewhere import rows_of
 from npgemma.checkpoints.loading import load
+from npgemma.judge import gates
+from npgemma.judge.rerun import real_elements
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "golden"
@@ -34,6 +40,7 @@ BATCHES = (
 INTEGERS = ("ids", "positions", "mask.full", "mask.sliding")
 # Below this PyTorch's tanh form of GELU loses bits to cancellation, in float32 and so in bfloat16.
 TANH_GELU_IS_RIGHT_FROM = -2.9
+LEAST_SHARE = 0.999
 REMEDY = "to export again: python tools/golden/export.py"
 FLOATS = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "BOOL": np.bool_}
 
@@ -254,9 +261,11 @@ class Judge:
 
     def compare(self, name, ours, expected):
         """What is wrong with one tensor, or None."""
-        if ours.shape != expected.shape:
-            return f"{name} is {ours.shape}; want {expected.shape}"
-        real = judged_elements(name, expected.shape, self.case.inputs["attention_mask"])
+        fault = gates.form(ours, expected.shape, gates.kind_of(expected.dtype))
+        if fault:
+            return f"{name}: {fault}"
+        letters = rows_of(model(self.case.model, self.case.precision).config)[name].axes
+        real = real_elements(name, letters, expected.shape, self.case.inputs["attention_mask"])
         if name in INTEGERS:
             return exact(name, ours, expected, real)
         # The angles of bf16-f32-inside stay float32.
@@ -294,32 +303,6 @@ def is_gelu(name):
 def before_gelu(name):
     """The tensor that enters the GELU whose result is ``name``."""
     return name.replace("opened", "gate").replace("hidden", "up")
-
-
-def judged_elements(name, shape, attention_mask):
-    """True for each element that belongs to real tokens: what padding computes is nobody's business.
-
-    Parameters
-    ----------
-    name : str
-    shape : tuple of int
-        Of the tensor.
-    attention_mask : (B, S)
-
-    Returns
-    -------
-    real : shape
-    """
-    real = attention_mask != 0
-    if name.endswith(("scores", "capped", "probs")) and name.startswith("text."):
-        pairs = real[:, -shape[3] :, None] & real[:, None, :]
-        return np.broadcast_to(pairs[:, None, None], shape)
-    if name.startswith("mask."):
-        return np.broadcast_to(real[:, -shape[1] :, None], shape)
-    if name.startswith("text."):
-        rows = real[:, -shape[1] :]
-        return np.broadcast_to(rows.reshape(*rows.shape, *[1] * (len(shape) - 2)), shape)
-    return np.ones(shape, dtype=bool)
 
 
 def exact(name, ours, expected, real):
@@ -365,16 +348,16 @@ def by_bits(name, ours, expected, real):
     """
     wrong = real & ~(ours == expected)
     count, size = int(np.sum(wrong)), int(np.sum(real))
-    allowed = max(1, size // 1000)
+    share = gates.bits(ours[real], expected[real], LEAST_SHARE)
     # A bfloat16 number has 8 significant bits.  What is left when terms cancel carries the error of their float32
     # sum, which is measured by the tensor's largest value.
     unit = np.exp2(np.floor(np.log2(np.maximum(np.abs(expected), 1e-38))) - 7)
     far = wrong & ~(np.abs(ours - expected) <= np.maximum(unit, np.max(np.abs(expected)) * 2.0**-16))
-    if count <= allowed and not np.any(far):
+    if share.passed and not np.any(far):
         return None
     return (
         f"{first_place(name, ours, expected, far if np.any(far) else wrong)} ({count} of {size} elements differ, "
-        f"{int(np.sum(far))} by more than one unit; allowed {allowed} and 0)"
+        f"{int(np.sum(far))} by more than one unit; want {LEAST_SHARE:.1%} equal and none so far)"
     )
 
 

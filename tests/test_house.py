@@ -33,6 +33,7 @@ ROOMS = {
     "tracing": {"base", "files", "generation", "backward"} | MODEL,
     "learn": {"base", "files", "words", "checkpoints", "generation", "tracing", "backward"} | MODEL,
     "places": {"base", "files", "words", "checkpoints", "generation"} | MODEL,
+    "judge": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
     "show": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
 }
 VERBS = {"verbs", "cli", *ROOMS} | MODEL

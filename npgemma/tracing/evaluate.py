@@ -12,7 +12,7 @@ import numpy as np
 
 from npgemma import masks, ops, rotary
 from npgemma.base.expressions import chosen, dotted_name, full_name, numbers
-from npgemma.base.tensors import Call, tensors
+from npgemma.base.tensors import Call, Tensor, tensors
 from npgemma.base.weights import Weights
 from npgemma.config import Config
 
@@ -29,6 +29,8 @@ def evaluate(
     call: Call | None = None,
     before: Sequence[Mapping[str, Any]] = (),
     expression: str | None = None,
+    equations: Mapping[str, Any] = EQUATIONS,
+    table: Mapping[str, Tensor] | None = None,
 ) -> np.ndarray:
     """Make one tensor from the tensors of a run.
 
@@ -47,6 +49,10 @@ def evaluate(
         The tensors of the calls before this one, in order.
     expression : str, optional
         Another expression than the row's, for what a fault would compute.
+    equations : mapping of str to callable, optional
+        Other equations by name, likewise.
+    table : mapping of str to Tensor, optional
+        The call's rows, where they are known already.
 
     Returns
     -------
@@ -59,7 +65,7 @@ def evaluate(
         If a name of the expression is no tensor, weight, number or equation.
     """
     call = call or Call()
-    table = tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
+    table = table or tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
     known = {**table, **dict.fromkeys(w.arrays)}
     plain = numbers(name, cfg, call)
     plain |= {"inner": w.inner, "number": w.precision.number, "dtype": w.precision.dtype}
@@ -77,7 +83,7 @@ def evaluate(
     tree = ast.Expression(Read().visit(chosen(expression or table[name].row.expression, name, cfg, call)))
     words = {"read": read, "earlier": earlier, "cos": np.cos, "sin": np.sin}
     words |= {word: plain[word] for word in ("inner", "number")}
-    result = eval(compile(ast.fix_missing_locations(tree), name, "eval"), {"__builtins__": {}}, EQUATIONS | words)
+    result = eval(compile(ast.fix_missing_locations(tree), name, "eval"), {"__builtins__": {}}, {**words, **equations})
     return w.precision.store(result) if table[name].kind == "float" and name not in SHOWN else result
 
 

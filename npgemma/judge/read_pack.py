@@ -1,0 +1,132 @@
+"""Reading a golden pack: its manifest against the schema, its files against their hashes, its tensors one at a time."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from npgemma.base.errors import CheckpointError
+from npgemma.files.reader import read_json
+from npgemma.files.safetensors_file import open_safetensors
+from npgemma.judge.pack import FORMAT, MANIFEST, VERSION, files_in
+from npgemma.judge.schema import check
+from npgemma.tracing import trace_file
+
+QUESTION = ("ids", "token_types", "attention_mask", "positions")
+SCHEMA = Path(__file__).parent / "golden-pack-1.schema.json"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack that was found whole.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : dict
+    files : dict of str to MappedFile
+    """
+
+    folder: Path
+    manifest: dict
+    files: dict
+
+    @property
+    def recipe(self):
+        """The recipe's name."""
+        return self.manifest["recipe"]["name"]
+
+    @property
+    def entries(self):
+        """What is said of each tensor, by name, in order of execution."""
+        return {entry["name"]: entry for entry in self.manifest["tensors"]}
+
+    def read(self, file, name):
+        """One tensor of one file, widened; nothing if the file does not hold it."""
+        mapped = self.files.get(f"{file}.safetensors")
+        if mapped is None or name not in mapped.tensors:
+            return None
+        mapped.check_size()
+        return trace_file.read_tensor(mapped, name)
+
+    def given(self):
+        """The question: arrays by name, pictures among them if the pack holds them whole."""
+        inputs = self.manifest["inputs"]
+        try:
+            found = {name: np.array(inputs[name], dtype=np.int64) for name in QUESTION}
+            shapes = {array.shape for array in found.values()}
+            if len(shapes) > 1 or found["ids"].ndim != 2 or not found["ids"].size or "pictures" not in inputs:
+                raise ValueError(f"shapes {sorted(shapes)}")
+        except (LookupError, ValueError, OverflowError) as problem:
+            raise CheckpointError(f"{self.folder}: the manifest's inputs are damaged: {problem!r:.80}") from None
+        pixels = None if "sample" in self.entries.get("pixels", {}) else self.read("truth", "pixels")
+        return found if pixels is None else found | {"pixels": pixels}
+
+
+@cache
+def schema():
+    """The published schema of manifests."""
+    return read_json(SCHEMA, CheckpointError)
+
+
+def open_pack(folder, hashes=True):
+    """Check a pack and map its files.
+
+    Parameters
+    ----------
+    folder : path
+    hashes : bool
+        Whether each file's bytes are held against its sha256; sizes always are.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no pack, one of another version, or anything in it does not fit the rest.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / MANIFEST, CheckpointError)
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / MANIFEST}: is no golden pack: its format is {manifest.get('format')!r:.80}")
+    version = manifest.get("version")
+    if not isinstance(version, list) or version[:1] != VERSION[:1]:
+        raise CheckpointError(f"{folder}: is a pack of format {version!r:.80}; this npgemma reads {VERSION[0]}.x")
+    check(manifest, schema(), str(folder / MANIFEST))
+    check_files(folder, manifest["files"], hashes)
+    held = [name for name in manifest["files"] if name.endswith(".safetensors")]
+    pack = Pack(folder, manifest, {name: open_safetensors(folder / name) for name in held})
+    check_tensors(pack)
+    return pack
+
+
+def check_files(folder, listed, hashes):
+    """Hold the files that are listed against those that are there."""
+    for name in listed:
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{folder / MANIFEST}: the file {name!r:.80} lies outside the pack")
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; fetch the pack again")
+        if path.stat().st_size != listed[name]["bytes"]:
+            raise CheckpointError(
+                f"{path}: has {path.stat().st_size:,} bytes, the manifest says {listed[name]['bytes']:,}"
+            )
+    there = files_in(folder) if hashes else {}
+    for name, entry in there.items():
+        if name in listed and entry["sha256"] != listed[name]["sha256"]:
+            raise CheckpointError(
+                f"{folder / name}: its bytes are not those that the manifest was written for (sha256)"
+            )
+
+
+def check_tensors(pack):
+    """Hold what the manifest says of tensors against the files."""
+    for name, entry in pack.entries.items():
+        mapped = pack.files.get("recipe.safetensors")
+        if mapped is None or name not in mapped.tensors:
+            raise CheckpointError(
+                f"{pack.folder}: the manifest lists {name!r:.80}, which recipe.safetensors does not hold"
+            )
+        wanted = [entry["sample"]["count"]] if "sample" in entry else entry["shape"]
+        if list(mapped.tensors[name].shape) != wanted:
+            raise CheckpointError(f"{pack.folder}: {name} is {mapped.tensors[name].shape}, the manifest says {wanted}")

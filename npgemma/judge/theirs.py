@@ -1,0 +1,105 @@
+"""The tensors of a port, whatever they come in: safetensors, .npz, a folder of .npy, or raw numbers with a list.
+
+One is read at a time, mapped where the format allows it.
+"""
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from npgemma.base import half
+from npgemma.base.errors import CheckpointError
+from npgemma.files.safetensors_file import open_safetensors
+from npgemma.judge import raw
+from npgemma.tracing import trace_file
+
+# What NumPy and zipfile raise when an archive, or an array in it, is none or damaged.
+DAMAGED = (
+    OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, AttributeError, LookupError,
+    TypeError, SyntaxError, zlib.error, struct.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """Tensors by the names they came with.
+
+    Parameters
+    ----------
+    path : Path
+    readers : dict of str to callable
+        Each reads one tensor: floats in their own type, bfloat16 as float32.
+    bf16 : set of str
+        Those that were stored as bfloat16.
+    """
+
+    path: Path
+    readers: dict[str, Callable[[], np.ndarray]]
+
+    def read(self, name):
+        """Read one tensor.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, or holds no numbers.
+        """
+        try:
+            array = self.readers[name]()
+        except DAMAGED as problem:
+            if isinstance(problem, CheckpointError):
+                raise
+            raise CheckpointError(f"{self.path}: {name!r} cannot be read: {problem}") from None
+        if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # how NumPy writes another package's bfloat16
+            array = array.view(np.uint16)
+        if array.dtype.kind not in "fiub":
+            raise CheckpointError(f"{self.path}: {name!r} has dtype {array.dtype}; want floats, integers or booleans")
+        return half.widen(array)
+
+
+def open_theirs(path):
+    """Find out what a path holds.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none of the formats, or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return Theirs(path, in_folder(path))
+    if path.suffix == ".npz":
+        return Theirs(path, in_npz(path))
+    mapped = open_safetensors(path)
+    in_order = sorted(mapped.tensors.values(), key=lambda tensor: tensor.start)
+    return Theirs(path, {each.name: lambda name=each.name: trace_file.read_tensor(mapped, name) for each in in_order})
+
+
+def in_folder(folder):
+    """The tensors of a folder: raw with a list, or one .npy each, whose name is the tensor's."""
+    if (folder / raw.LIST).exists():
+        return {name: lambda entry=entry: raw.read_raw(entry) for name, entry in raw.read_list(folder).items()}
+    files = sorted(folder.glob("*.npy"))
+    if not files:
+        raise CheckpointError(f"{folder}: holds neither {raw.LIST} nor .npy files; want tensors of a port")
+    return {file.stem: lambda file=file: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
+
+
+def in_npz(path):
+    """The tensors of an .npz archive, each unpacked when it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except DAMAGED as problem:
+        raise CheckpointError(f"{path}: is no .npz archive: {problem}") from None
+
+    def read(name):
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+
+    return {name: lambda name=name: read(name) for name in names}

@@ -1,0 +1,100 @@
+"""``npgemma faults``: what a port with a known fault would have written down, to test one's own judge."""
+
+import argparse
+from pathlib import Path
+
+from npgemma.base import printer
+from npgemma.base.errors import InputError
+from npgemma.cli import DONE
+from npgemma.files import writer
+from npgemma.judge import tensor_file
+from npgemma.judge.beside import given_of
+from npgemma.judge.diagnose import NOT_POSSIBLE
+from npgemma.judge.fault_list import FAULTS, VARIANTS
+from npgemma.judge.play import play
+from npgemma.judge.rerun import stored_as
+from npgemma.tracing.plan import ask
+from npgemma.verbs import judge_options
+from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
+
+DESCRIPTION = """Write the tensors of a port that has a known fault.
+
+  npgemma faults --list                                             all faults, a line each
+  npgemma faults rms-norm-without-one -o wrong.safetensors          of the model and a picture in the box
+  npgemma compare wrong.safetensors                                 and what the judge says of it
+  npgemma faults --all --recipe bf16-hf-eager -o FOLDER             a file a fault"""
+
+
+def add(subparsers) -> None:
+    """Describe the arguments."""
+    parser = add_verb(
+        subparsers, "faults", "tensors of a port with a known fault", DESCRIPTION, run, "[NAME] [IMAGE] [PROMPT]"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a fault of --list, or 'none'")
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="a prompt")
+    add_reading_options(parser)
+    parser.add_argument("--list", action="store_true", help="all faults, and other ways to be right")
+    parser.add_argument("--all", action="store_true", help="every fault that the model can have, into a folder")
+    parser.add_argument("--json", action="store_true", help="the list as JSON")
+    judge_options.add_recipe(parser)
+    parser.add_argument("-o", "--output", metavar="OUT", help="a new .safetensors file, or with --all a new folder")
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List faults, or write what they lead to."""
+    if args.list:
+        return show_list(args)
+    if args.all == (args.name is not None) and args.all or not args.all and args.name is None:
+        raise InputError("want the name of one fault, or --all, or --list")
+    if args.output is None:
+        raise InputError("-o is missing: where to write the tensors to")
+    if not args.all and args.name not in [*FAULTS, *VARIANTS, "none"]:
+        raise InputError(f"{args.name!r:.80} is no fault; npgemma faults --list names {len(FAULTS)}")
+    if not args.all and Path(args.output).suffix != ".safetensors":
+        raise InputError(f"-o {args.output}: faults writes .safetensors")
+    writer.check_target(args.output)
+    request = request_of(args)
+    model, _ = load_model(args)
+    question = ask(model, request)
+    if not args.all:
+        write_port(model, question, args.recipe, {**FAULTS, **VARIANTS}.get(args.name), Path(args.output))
+        return DONE
+    Path(args.output).mkdir()
+    for name, fault in FAULTS.items():
+        try:
+            write_port(model, question, args.recipe, fault, Path(args.output) / f"{name}.safetensors")
+        except NOT_POSSIBLE:
+            tell([f"{name}: this model cannot have it"])
+    return DONE
+
+
+def show_list(args) -> int:
+    """Print all faults."""
+    listed: list[dict] = [
+        {"name": fault.name, "sentence": fault.sentence, "rows": list(fault.changes), "right": fault.name in VARIANTS}
+        for fault in (*FAULTS.values(), *VARIANTS.values())
+    ]
+    if args.json:
+        printer.say_json(listed, indent=1)
+        return DONE
+    width = max(len(each["name"]) for each in listed)
+    for each in listed:
+        printer.say(f"{each['name']:{width}}  {each['sentence']}{' (as right)' if each['right'] else ''}")
+    return DONE
+
+
+def write_port(model, question, recipe, fault, path: Path) -> None:
+    """Evaluate the whole table under a fault, into a file."""
+    arrays = dict(play(model, recipe, given_of(question, model.config), fault))
+    kinds = {
+        name: (
+            stored_as(name, recipe) if array.dtype.kind == "f" else "boolean" if array.dtype == bool else "integer",
+            array.shape,
+        )
+        for name, array in arrays.items()
+    }
+    with tensor_file.writing(path, kinds) as file:
+        for name, array in arrays.items():
+            file.put(name, array)

@@ -1,0 +1,259 @@
+"""``npgemma compare`` and its kin, from the command line: formats, names, axes, reports, exit codes."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from golden import ROOT
+from npgemma import cli, load, trace
+from npgemma.base.elsewhere import elsewhere
+from npgemma.base.precision import round_bf16
+from npgemma.judge import accumulators, goldens
+from npgemma.judge.raw import RawFolder
+from npgemma.judge.read_pack import open_pack
+from npgemma.judge.theirs import open_theirs
+
+PICTURE = str(ROOT / "npgemma" / "tiny" / "pictures" / "2-overlap.png")
+QUESTION = [PICTURE, "caption en"]
+
+
+@pytest.fixture(scope="module")
+def right():
+    """Tensors of a port without a fault, in bfloat16."""
+    return dict(trace(load(), *QUESTION, precision="bf16-hf-eager"))
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    """A file of a port whose gain is not 1 + weight."""
+    path = tmp_path_factory.mktemp("port") / "wrong.safetensors"
+    assert cli.main(["faults", "rms-norm-without-one", *QUESTION, "-o", str(path)]) == 0
+    return path
+
+
+def compared(path, capsys, *more, question=QUESTION):
+    """Exit code and record of a comparison."""
+    code = cli.main(["compare", str(path), *question, "--json", *more])
+    told = capsys.readouterr()
+    return code, json.loads(told.out) if told.out else told.err
+
+
+def rows_of(record):
+    return {row["name"]: row for row in record["rows"]}
+
+
+def test_the_first_bad_row_says_formula_source_worst_element_tolerance_and_cause(wrong, capsys):
+    assert cli.main(["compare", str(wrong), *QUESTION]) == 3
+    out = capsys.readouterr().out
+    for part in (
+        "text.blocks.0.attn_norm = x / sqrt(mean(x^2) + norm_eps) * (1 + attn_norm.weight)",
+        "made in npgemma/text.py:",
+        "worst element [0, ",
+        ", want ",
+        "a tolerance of ",
+        "cause: rms-norm-without-one: RMSNorm multiplies by the stored gain",
+        "the first that differs is text.blocks.0.attn_norm",
+        "FIRST BAD",
+        "follows",
+    ):
+        assert part in out, part
+    assert len(out.splitlines()) <= 50
+
+
+def test_formats_are_read_alike(right, tmp_path, capsys):
+    names = ["vision.norm", "connector.out", "text.blocks.1.attn.probs", "mask.full", "ids"]
+    chosen = {name: right[name] for name in names}
+    np.savez(tmp_path / "a.npz", **chosen)
+    save_file({name: np.ascontiguousarray(array) for name, array in chosen.items()}, tmp_path / "a.safetensors")
+    (tmp_path / "npy").mkdir()
+    for name, array in chosen.items():
+        np.save(tmp_path / "npy" / f"{name}.npy", array)
+    raw = RawFolder(tmp_path / "raw")
+    for name, array in chosen.items():
+        raw.put(name, array, {"f": "bf16", "b": "bool", "i": "i64"}[array.dtype.kind])
+    raw.finish()
+    for path in ("a.npz", "a.safetensors", "npy", "raw"):
+        code, record = compared(tmp_path / path, capsys)
+        rows = rows_of(record)
+        assert code == 0 and [name for name in names if rows[name]["status"] == "ok"] == names, path
+
+
+def test_names_of_other_programs_are_found(right, tmp_path, capsys):
+    cfg = load().config
+    ours = ["vision.blocks.2.attn.q", "text.blocks.1.attn_norm", "text.blocks.3.mlp.out", "connector.out"]
+    found = {}
+    for name, place in zip(ours, ("5.x", "4.52-4.57", "graph", "big_vision"), strict=True):
+        other = elsewhere(name, cfg)
+        found[name] = getattr(other, place, None) or other.modules[place]
+    np.savez(tmp_path / "a.npz", **{found[name].replace("/", "|"): right[name] for name in ours})
+    names = {each.replace("/", "|"): name for name, each in found.items() if "/" in each}
+    (tmp_path / "map.json").write_text(json.dumps(names))
+    code, record = compared(tmp_path / "a.npz", capsys, "--map", str(tmp_path / "map.json"))
+    rows = rows_of(record)
+    assert code == 0 and all(rows[name]["status"] == "ok" for name in ours)
+
+
+def test_axes_that_lie_otherwise_are_no_fault_but_are_said(right, tmp_path, capsys):
+    q, scores = right["text.blocks.0.attn.q"], right["text.blocks.0.attn.scores"]
+    found = {
+        "text.blocks.0.attn_norm": right["text.blocks.0.attn_norm"][0],
+        "text.blocks.0.attn.q": q.reshape(*q.shape[:2], -1),
+        "text.blocks.0.attn.k_rot": right["text.blocks.0.attn.k_rot"].swapaxes(1, 2),
+        "text.blocks.0.attn.scores": scores.reshape(scores.shape[0], -1, *scores.shape[3:]),
+        "pixels": right["pixels"].transpose(0, 3, 1, 2),
+        "text.cos": np.concatenate([right["text.cos"]] * 2, axis=-1),
+        "mask.full": np.where(right["mask.full"], np.float32(0), np.float32(-3e38))[:, None],
+    }
+    np.savez(tmp_path / "a.npz", **found)
+    code, record = compared(tmp_path / "a.npz", capsys, "--recipe", "bf16-hf-eager")
+    rows = rows_of(record)
+    notes = [rows[name]["note"] for name in found]
+    assert [(name, rows[name]["status"], rows[name]["message"]) for name in found if rows[name]["status"] != "ok"] == []
+    assert code == 0 and all(rows[name]["status"] == "ok" for name in found)
+    assert notes == [
+        "an axis of one added",
+        "N and H in one axis",
+        "heads before positions",
+        "K and G in one axis",
+        "channels first",
+        "each value twice",
+        "an additive mask",
+    ]
+
+
+def test_what_cannot_be_compared_is_code_4(right, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", **{"text.norm": right["text.norm"][:, :5], "text.logits": right["text.logits"]})
+    code, record = compared(tmp_path / "a.npz", capsys)
+    assert code == 4 and rows_of(record)["text.norm"]["message"] == "shape (1, 5, 128), want (1, 68, 128)"
+    np.savez(tmp_path / "b.npz", nothing=np.zeros(3))
+    code, record = compared(tmp_path / "b.npz", capsys)
+    assert code == 4 and "unknown: nothing" in " ".join(record["notes"])
+
+
+def test_nan_is_wrong_and_integers_are_no_floats(right, tmp_path, capsys):
+    spoilt = right["text.norm"].copy()
+    spoilt[0, 3, 5] = np.nan
+    np.savez(tmp_path / "a.npz", **{"text.norm": spoilt, "vision.norm": right["vision.norm"].astype(np.int32)})
+    code, record = compared(tmp_path / "a.npz", capsys)
+    rows = rows_of(record)
+    assert code == 3 and rows["text.norm"]["worst"]["index"] == [0, 3, 5]
+    assert rows["vision.norm"]["status"] == "incomparable" and "dtype int32" in rows["vision.norm"]["message"]
+
+
+def test_few_tensors_are_judged_together_and_the_next_to_write_down_is_named(right, tmp_path, capsys):
+    """Only the residual was written down; between two of its tensors lies a whole block."""
+    names = ["text.spliced", *(f"text.blocks.{n}.out" for n in range(4))]
+    code, record = compared_of({name: right[name] for name in names}, tmp_path / "a.npz", capsys)
+    assert code == 0
+    broken = round_bf16(right["text.blocks.2.out"] * np.float32(1.05))
+    code, record = compared_of(
+        {name: right[name] for name in names} | {"text.blocks.2.out": broken}, tmp_path / "b.npz", capsys
+    )
+    assert code == 3 and record["first"] == "text.blocks.2.out"
+    assert "write down text.blocks.2." in record["advice"]
+
+
+def compared_of(arrays, path, capsys):
+    np.savez(path, **arrays)
+    return compared(path, capsys, "--recipe", "bf16-hf-eager")
+
+
+def test_expected_failures_pass_and_those_that_do_not_fail_are_told(wrong, tmp_path, capsys):
+    (tmp_path / "expected").write_text("text.*norm   # RMSNorm is not done yet\nvision.norm\n")
+    assert cli.main(["compare", str(wrong), *QUESTION, "--expect", str(tmp_path / "expected")]) == 0
+    assert "'vision.norm' is expected to fail" in capsys.readouterr().err
+
+
+def test_reports_for_ci_and_for_a_browser(wrong, tmp_path, capsys):
+    files = [tmp_path / "a.xml", tmp_path / "a.html"]
+    assert cli.main(["compare", str(wrong), *QUESTION, "--junit", str(files[0]), "--html", str(files[1])]) == 3
+    suite = ElementTree.parse(files[0]).getroot()
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert (
+        suite.get("tests") == "171"
+        and failed[0] == "text.blocks.0.attn_norm"
+        and int(suite.get("failures")) == len(failed)
+    )
+    page = files[1].read_text()
+    assert "<script" not in page and "rms-norm-without-one" in page
+
+
+def test_a_pack_stands_for_the_model(wrong, right, tmp_path, capsys):
+    folder = tmp_path / "pack"
+    assert cli.main(["pack", *QUESTION, "--tier", "residual", "-o", str(folder)]) == 0
+    capsys.readouterr()
+    code, record = compared(wrong, capsys, "--pack", str(folder), question=[])
+    assert code == 3 and record["first"] == "text.blocks.0.attn_norm"
+    alone = goldens.compare_with_pack(open_pack(folder), None, open_theirs(wrong), {}, False)
+    assert alone.first.name == "text.blocks.0.out"  # the first that the pack holds
+    np.savez(tmp_path / "a.npz", **{name: array for name, array in right.items() if name.endswith("out")})
+    code, record = compared(tmp_path / "a.npz", capsys, "--pack", str(folder), question=[])
+    assert code == 0
+
+
+def test_a_quantised_port_is_told_its_signal_to_noise(right, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    noisy = {
+        name: right[name] * (1 + 0.01 * rng.standard_normal(right[name].shape)).astype(np.float32)
+        for name in ("text.blocks.0.out", "text.blocks.1.out", "text.logits")
+    }
+    np.savez(tmp_path / "a.npz", **noisy)
+    code, record = compared(tmp_path / "a.npz", capsys, "--quantised", "--recipe", "bf16-hf-eager")
+    assert code == 0
+    assert all(35 < decibels < 41 for decibels in record["signal_to_noise"].values())  # 1 % is 40 dB
+    assert 0 < record["logits"]["kl_mean"] < 0.1 and 0.5 < record["logits"]["same_top"] <= 1
+
+
+def test_feed_gives_what_an_operation_reads(tmp_path, right, capsys):
+    assert cli.main(["feed", "text.blocks.0.attn_norm", *QUESTION, "-o", str(tmp_path / "a.safetensors")]) == 0
+    fed = open_theirs(tmp_path / "a.safetensors")
+    assert list(fed.readers) == ["text.spliced", "text.blocks.0.attn_norm.weight", "want/text.blocks.0.attn_norm"]
+    x, weight, want = (fed.read(name).astype(np.float64) for name in fed.readers)
+    again = round_bf16((x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * (1 + weight)).astype(np.float32))
+    assert np.mean(again == want) > 0.999
+    assert np.array_equal(want, right["text.blocks.0.attn_norm"])
+
+
+def test_inject_says_whether_what_comes_behind_is_right(right, wrong, tmp_path, capsys):
+    broken = right | {"text.blocks.1.out": round_bf16(right["text.blocks.1.out"] * np.float32(1.5))}
+    np.savez(tmp_path / "a.npz", **broken)
+    assert cli.main(["inject", str(tmp_path / "a.npz"), *QUESTION, "--at", "text.blocks.2.out"]) == 0
+    assert "everything behind is right" in capsys.readouterr().out
+    assert cli.main(["inject", str(tmp_path / "a.npz"), *QUESTION, "--at", "text.blocks.1.mlp.out"]) == 3
+    assert "text.blocks.1.out is the first that differs" in capsys.readouterr().out
+    assert cli.main(["inject", str(tmp_path / "a.npz"), *QUESTION, "--at", "ids"]) == 1
+
+
+def test_vectors_are_made_and_judged(tmp_path, capsys):
+    folder = tmp_path / "ops"
+    assert (
+        cli.main(["vectors", "--box", "--op", "linear", "--op", "rms_norm", "--op", "angles", "-o", str(folder)]) == 0
+    )
+    assert cli.main(["compare", str(folder / "recipe.safetensors"), "--pack", str(folder)]) == 0
+    inputs = open_theirs(folder / "inputs.safetensors")
+    name = "linear.384.gaussian"
+    x, weight = (inputs.read(f"{name}/{each}") for each in ("x", "weight"))
+    for accumulate, code in ((accumulators.serial, 0), (accumulators.split_k_in_bf16, 3)):
+        np.savez(tmp_path / f"{code}.npz", **{f"{name}.acc": accumulate(x, weight)})
+        assert cli.main(["compare", str(tmp_path / f"{code}.npz"), "--pack", str(folder)]) == code
+    norm = "rms_norm.128.gaussian"
+    x, weight = (inputs.read(f"{norm}/{each}") for each in ("x", "weight"))
+    np.savez(
+        tmp_path / "llama.npz",
+        **{
+            norm: round_bf16(
+                round_bf16(x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(1e-6))) * (1 + weight)
+            )
+        },
+    )
+    assert cli.main(["compare", str(tmp_path / "llama.npz"), "--pack", str(folder)]) == 3
+    assert f"the first that differs is {norm}" in capsys.readouterr().out
+
+
+def test_faults_are_listed(capsys):
+    assert cli.main(["faults", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 140 and any(line.startswith("gelu-erf ") for line in lines)
