@@ -107,8 +107,9 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     with warnings.catch_warnings(record=True) as caught, Progress("loading the model") as progress:
         for kind in (OddWarning, SlowWarning):
             warnings.simplefilter("always", kind)
+        more = {} if getattr(args, "adapter", None) is None else {"adapter": args.adapter}
         model = load(
-            args.model, args.dtype, args.precision, progress, args.allow_nonfinite, getattr(args, "adapter", None)
+            args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite, **more
         )
     for warning in caught:
         printer.tell(warning.message)
