@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, how long a page may be."""
 
 import ast
+import functools
 import io
 import tokenize
 from pathlib import Path
@@ -45,17 +46,18 @@ FOR_DEBUGGERS = {"pydevd_plugin_npgemma.py": {"_pydevd_bundle"}}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def imported(path):
     """Modules that a file imports, at any depth: 'npgemma.ops', 'numpy', …"""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            if node.module == "npgemma":
-                yield from (f"npgemma.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            inside = node.module == "npgemma"
+            found += [f"npgemma.{alias.name}" for alias in node.names] if inside else [node.module]
+    return found
 
 
 def room_of(path):

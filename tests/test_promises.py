@@ -47,7 +47,7 @@ def is_pythons(path):
     roots = [Path(each).resolve() for each in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if each]
     roots = [root for root in roots if root != Path("/")]
     whole = Path(os.path.realpath(path))
-    roots += [Path("/usr/lib"), Path("/lib")]
+    roots += [ROOT.resolve() / "npgemma", Path("/usr/lib"), Path("/lib")]
     code = whole.suffix in (".py", ".pyc", ".so", ".pth", ".zip", ".cfg", "") or ".so." in whole.name
     return path.isdigit() or code and any(whole.is_relative_to(root) for root in roots)
 
