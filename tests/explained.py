@@ -16,7 +16,7 @@ from npgemma.places.locate import locate
 from npgemma.tracing.trace import Trace
 
 MOST = 32
-CASES = ("caption", "boxes", "gemma 1", "words")
+CASES = ("caption", "boxes", "gemma 1", "words", "compared", "same")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Facts:
     model: Any
     picture: Any
     case: str
+    other: Any
 
     @property
     def cfg(self):
@@ -59,6 +60,8 @@ def facts(case):
             npgemma.load(), {"prompt": "detect circle ; square ; star"}, TINY / "pictures" / "2-overlap.png"
         ),
         "gemma 1": first_generation,
+        "compared": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
+        "same": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
         "words": lambda: (npgemma.load(), {"prompt": "caption <script>alert(1)</script>"}, None),
     }[case]()
     most = 6 if case == "words" else MOST
@@ -66,10 +69,18 @@ def facts(case):
     run = observed(prepared(model, request, most))
     if case == "boxes":
         run = replace(run, places=tuple(locate(model, run.answer, str(picture))[0]))
+    other = other_run(case, model, request, most)
     image = None if picture is None else str(picture)
     whole = npgemma.trace(model, image, max_new_tokens=most, **question)
     answer = npgemma.generate(model, image, max_new_tokens=most, **question)
-    return Facts(run, {panel.key: panel for panel in panels(run)}, whole, answer, model, picture, case)
+    return Facts(run, {panel.key: panel for panel in panels(run, other)}, whole, answer, model, picture, case, other)
+
+
+def other_run(case, model, request, most):
+    """A second run to compare with: another prompt about the picture, or the same once more."""
+    if case not in ("compared", "same"):
+        return None
+    return observed(prepared(model, replace(request, prompt={"compared": "ocr"}.get(case, request.prompt)), most))
 
 
 def first_generation():

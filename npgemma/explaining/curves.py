@@ -1,7 +1,7 @@
 """Curves, bars and schemes as SVG, in the page's own colours."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 480, 220
@@ -13,7 +13,7 @@ DOTTED = 60
 Points = Sequence[tuple[float, float]]
 
 
-def curves(series: dict[str, Points], across: str, up: str) -> str:
+def curves(series: Mapping[str, Points], across: str, up: str) -> str:
     """Draw a line for each series of points, with what the axes are called, and a legend."""
     points = [point for line in series.values() for point in line]
     xs, ys = [x for x, _ in points], [y for _, y in points]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from npgemma.base.errors import PackageError
-from npgemma.explaining import attending, choosing, placing, reading, seeing
+from npgemma.explaining import attending, choosing, comparing, placing, reading, seeing
 from npgemma.explaining.heat import ONE_SIGN, TWO_SIGNS, scale
 from npgemma.explaining.panel import Panel
 from npgemma.explaining.run import Run
@@ -21,10 +21,11 @@ READING: tuple[Callable[[Run], Panel], ...] = (
 )
 
 
-def panels(run: Run) -> list[Panel]:
-    """All panels of a run; a prompt without a picture has none about seeing, and no places."""
+def panels(run: Run, other: Run | None = None) -> list[Panel]:
+    """All panels of a run, and those that compare it with another; without a picture, none about seeing and places."""
     chosen = (*SEEING, *READING, placing.places) if run.sees else READING
-    return [panel(run) for panel in chosen]
+    compared = [] if other is None else [comparing.answers(run, other), comparing.tensors(run, other)]
+    return [panel(run) for panel in chosen] + compared
 
 
 def engine() -> Any:
@@ -45,7 +46,7 @@ def engine() -> Any:
     )
 
 
-def page(run: Run, engine: Any) -> str:
+def page(run: Run, engine: Any, other: Run | None = None) -> str:
     """Write the page.
 
     Parameters
@@ -53,11 +54,13 @@ def page(run: Run, engine: Any) -> str:
     run : Run
     engine : jinja2.Environment
         From :func:`engine`.
+    other : Run, optional
+        To be compared with.
     """
     script = engine.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    template = engine.get_template("page.html")
-    written: str = template.render(
-        run=run, panels=panels(run), script=script, digest=digest, one_sign=scale(ONE_SIGN), two_signs=scale(TWO_SIGNS)
+    written: str = engine.get_template("page.html").render(
+        run=run, panels=panels(run, other), script=script, digest=digest,
+        one_sign=scale(ONE_SIGN), two_signs=scale(TWO_SIGNS),
     )
     return written

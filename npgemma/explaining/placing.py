@@ -1,12 +1,15 @@
 """Where an answer's places lie on the picture."""
 
+from dataclasses import replace
+
+import numpy as np
 from PIL import Image, ImageDraw
 
 from npgemma.explaining.code import body
 from npgemma.explaining.heat import photograph
 from npgemma.explaining.panel import Figure, Panel, say
 from npgemma.explaining.run import Run
-from npgemma.explaining.seeing import SHOWN, small, square
+from npgemma.explaining.seeing import SHOWN, enlarged, factor, small, square
 from npgemma.places.drawing import draw_boxes
 from npgemma.places.locate import Place
 from npgemma.words import locations
@@ -43,7 +46,13 @@ def drawn_places(picture: Image.Image, found: tuple[Place, ...]):
                "to {last:,} they are edges of boxes: {label} lies from {left:.0f} to {right:.0f} pixels across and "
                "from {top:.0f} to {bottom:.0f} down.", count=len(found), last=LAST, label=first.label or "the first",
                left=first.corners[0], top=first.corners[1], right=first.corners[2], bottom=first.corners[3])
-    drawn = draw_boxes(picture, [place.box for place in found], [place.mask for place in found])
+    times = factor(picture)
+    boxes = []
+    for box in (place.box for place in found):
+        left, top, right, bottom = box.corners
+        boxes.append(replace(box, corners=(times * left, times * top, times * right, times * bottom)))
+    masks = [None if place.mask is None else np.kron(place.mask, np.ones((times, times), bool)) for place in found]
+    drawn = draw_boxes(enlarged(picture, times), boxes, masks)
     rows = [[place.box.label, *(f"{edge:.0f}" for edge in place.box.corners), f"{place.confidence:.1%}"]
             for place in found]
     return text, Figure(photograph(small(drawn), "the picture with boxes"), say("What the answer places.")), rows

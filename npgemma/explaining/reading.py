@@ -235,9 +235,9 @@ def residual(run: Run) -> Panel:
     return Panel(
         "residual", "A stream that every block adds to",
         (
-            say("No block replaces a token's vector; each adds something to it, twice. So sizes add up: a typical "
-                "number of a word has the size {first:.2f} before the first block and {last:.2f} after the last, "
-                "{times:.1f} times as much.", first=lines["words"][0], last=lines["words"][-1],
+            say("No block replaces a token's vector; each adds something to it, twice: the residual stream. So sizes "
+                "add up: a typical number of a word has the size {first:.2f} before the first block and {last:.2f} "
+                "after the last, {times:.1f} times as much.", first=lines["words"][0], last=lines["words"][-1],
                 times=lines["words"][-1] / lines["words"][0]),
             say("How much of what came in is still to be seen? The last token's vector has a cosine of {cosine:.2f} "
                 "with what it was: one would be the same direction, nought nothing of it. By now it holds what comes "

@@ -57,9 +57,19 @@ def square(run: Run) -> Image.Image:
 
 def small(picture: Image.Image) -> Image.Image:
     """A picture no larger than is shown."""
-    few = picture.convert("RGB")  # a copy, even of an RGB picture
+    few = enlarged(picture, factor(picture)).copy()
     few.thumbnail((SHOWN, SHOWN))
     return few
+
+
+def factor(picture: Image.Image) -> int:
+    """By how much a picture is enlarged, so that small ones can be seen."""
+    return max(1, SHOWN // max(picture.size))
+
+
+def enlarged(picture: Image.Image, times: int) -> Image.Image:
+    """Draw each pixel as a square of several."""
+    return picture.convert("RGB").resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
 
 
 def cut_up(picture: Image.Image, side: int) -> Image.Image:
@@ -95,10 +105,10 @@ def positions(run: Run) -> Panel:
         (
             say("A patch's vector says what is in it, and not where. So a learned vector for each of the {count} "
                 "places is added to it, the same for every picture.", count=len(table)),
-            say("Nobody told the model which places are neighbours; it found out. The vector of row {row}, column "
-                "{column} (counted from the top left, beginning with nought) is most like that of row {near_row}, "
-                "column {near_column} (cosine {near:.2f}), and least like that of row {far_row}, column {far_column} "
-                "(cosine {far:.2f}).",
+            say("Nobody told the model which places are neighbours; it found out. How alike two vectors are is told by "
+                "their cosine, one for the same direction. The vector of row {row}, column {column} (counted from the "
+                "top left, beginning with nought) is most like that of row {near_row}, column {near_column} (cosine "
+                "{near:.2f}), and least like that of row {far_row}, column {far_column} (cosine {far:.2f}).",
                 row=side // 2, column=side // 2, near_row=nearest[0], near_column=nearest[1],
                 near=float(alike[order[0]]), far_row=farthest[0], far_column=farthest[1], far=float(alike[order[-1]])),
         ),
@@ -127,10 +137,11 @@ def vision_block(run: Run) -> Panel:
             say("The tower has {depth} such blocks, one behind the other; this is number {number}, counted from "
                 "nought. First a norm brings every patch's vector to one scale (here the typical size of a number "
                 "becomes {normed:.2f}).", depth=cfg.depth, number=int(block.split(".")[2]), normed=rms(normed)),
-            say("Then each of {heads} heads makes three short vectors of every patch: a question `q`, a label `k` and "
-                "a content `v`, of {size} numbers each. A question is multiplied with every label; softmax turns these "
-                "scores into weights that are positive and add up to one; and the contents are gathered by these "
-                "weights. The strongest single weight here is {strongest:.2f}.",
+            say("Then each of {heads} heads, which look for different things, makes three short vectors of every "
+                "patch, of {size} numbers each: a question (the query, `q`), a label (the key, `k`) and a content (the "
+                "value, `v`). A question is multiplied with every label; softmax turns these scores into weights that "
+                "are positive and add up to one; and the contents are gathered by these weights. The strongest single "
+                "weight here is {strongest:.2f}.",
                 heads=cfg.num_heads, size=cfg.head_dim, strongest=float(probs.max())),
             say("What was gathered is added to what the patch was (`middle`). Then each patch thinks for itself: its "
                 "vector is widened to {wide} numbers, GELU damps the negative ones ({negative:.0%} of them here), and "

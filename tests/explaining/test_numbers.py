@@ -11,7 +11,7 @@ from explained import CASES, facts
 import npgemma
 from npgemma.base.describe import describe, size_of
 
-MIDDLE = {"caption": (2, 2), "boxes": (2, 2), "gemma 1": (1, 1), "words": (None, 2)}
+MIDDLE = {"caption": (2, 2), "boxes": (2, 2), "compared": (2, 2), "same": (2, 2), "gemma 1": (1, 1), "words": (None, 2)}
 
 
 def rms(x):
@@ -123,6 +123,16 @@ def loud(f):
     """The products of the last token by size, and how many are a hundredth of them."""
     sizes = sorted(np.abs(t(f, "mlp.hidden")[0, -1].astype(np.float64)), reverse=True)
     return sizes, max(1, len(sizes) // 100)
+
+
+def kept_of_prompt(f):
+    return [name for name in f.run.arrays if not name.startswith("step.")]
+
+
+def second(f):
+    """The second run's prompt, and a whole trace of it."""
+    prompt = {"compared": "ocr"}.get(f.case, "caption en")
+    return prompt, npgemma.trace(f.model, str(f.picture), prompt, max_new_tokens=1)
 
 
 def size_in_file(f):
@@ -300,6 +310,19 @@ EXPECTED = {
         "again": lambda f: sum(range(len(f.ids), len(f.ids) + len(f.answer.ids))),
         "low": lambda f: len(f.ids),
         "high": lambda f: len(f.ids) + len(f.answer.ids) - 1,
+    },
+    "compare-answers": {
+        "prompt": lambda f: "caption en",
+        "answer": lambda f: f.answer.text,
+        "other_prompt": lambda f: second(f)[0],
+        "other_answer": lambda f: npgemma.generate(f.model, str(f.picture), second(f)[0]).text,
+    },
+    "compare-tensors": {
+        "count": lambda f: len(kept_of_prompt(f)),
+        "same": lambda f: sum(np.array_equal(f.whole[name], second(f)[1][name]) for name in kept_of_prompt(f)),
+        "reshaped": lambda f: sum(f.whole[name].shape != second(f)[1][name].shape for name in kept_of_prompt(f)),
+        "first": lambda f: next(
+            name for name in kept_of_prompt(f) if not np.array_equal(f.whole[name], second(f)[1][name])),
     },
     "places": {
         "last": lambda f: 1023,

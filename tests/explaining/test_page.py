@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from explained import CASES, facts
 
+import npgemma
 from npgemma import cli
 from npgemma.explaining.page import engine, page
 
@@ -51,15 +52,19 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
+def written(case):
+    return page(facts(case).run, engine(), facts(case).other)
+
+
 def read(case):
-    return Reader(page(facts(case).run, engine()))
+    return Reader(written(case))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_all_panels_stand_in_order_and_all_elements_are_closed(case):
     found = read(case)
     assert found.sections == list(facts(case).panels)
-    assert len(found.sections) == (13 if case == "words" else 19)
+    assert len(found.sections) == {"words": 13, "compared": 21, "same": 21}.get(case, 19)
     assert not found.open
 
 
@@ -67,7 +72,7 @@ def test_all_panels_stand_in_order_and_all_elements_are_closed(case):
 def test_nothing_comes_from_elsewhere(case):
     found = read(case)
     assert all(address.startswith(("data:", "#")) for address in found.addresses)
-    text = page(facts(case).run, engine())
+    text = written(case)
     assert not re.findall(r"https?://|url\(|@import", text)
 
 
@@ -141,3 +146,33 @@ def test_without_jinja2_one_line_says_what_to_install(tmp_path, capsys, monkeypa
     assert capsys.readouterr().err == (
         "npgemma: the page needs jinja2, which is not installed: pip install 'npgemma[explain]'\n"
     )
+
+
+def test_the_command_compares_with_another_picture_or_prompt(tmp_path, capsys):
+    target, other = tmp_path / "r.html", facts("boxes").picture
+    words = ["explain", str(facts("caption").picture), "caption en", "-o", str(target), "--max-tokens", "4"]
+    assert cli.main([*words, "--compare", str(other), "--compare-prompt", "ocr"]) == 0
+    text = "".join(Reader(target.read_text()).text)
+    assert "The second run, with the same model, was “ocr”" in text
+    assert "The picture of the second run." in text and "pixels" in text
+    assert cli.main(["explain", "--no-image", "x", "--compare", str(other), "-o", str(tmp_path / "s.html")]) == 1
+    assert "--compare: the first run has no picture" in capsys.readouterr().err
+    assert cli.main(["explain", "--ids", "2,5", "--compare-prompt", "x", "-o", str(tmp_path / "s.html")]) == 1
+    assert "--compare-prompt: the first run has ids" in capsys.readouterr().err
+
+
+def test_distances_are_those_of_two_traces():
+    f, rows = facts("compared"), dict(facts("compared").panels["compare-tensors"].table["rows"])
+    other = npgemma.trace(f.model, str(f.picture), "ocr", max_new_tokens=1)
+    assert not [name for name in rows if name.startswith("vision")]  # one picture, seen twice
+    assert len(f.ids) != other["ids"].size
+    assert rows["ids"] == rows["text.spliced"] == "another length"
+    for name, cell in rows.items():
+        if f.whole[name].shape == other[name].shape and f.whole[name].dtype.kind == "f":
+            x, y = f.whole[name].astype(float), other[name].astype(float)
+            assert float(cell) == pytest.approx(np.sqrt(np.sum((x - y) ** 2) / np.sum(x**2)), rel=1e-2)
+
+
+def test_a_run_beside_itself_parts_nowhere():
+    panel = facts("same").panels["compare-tensors"]
+    assert panel.table["rows"] == [] and len(panel.text) == 1
