@@ -140,9 +140,10 @@ def who_may_look(run: Run) -> Panel:
                                                   pads=PADDING)),
     ]
     sentences = [
-        say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture is read "
-            "knowing what is asked. The {answer} tokens of the answer see all of that, and of the answer what is "
-            "already written. Of all pairs, {full:.0%} are allowed; a causal mask would allow {causal:.0%}.",
+        say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
+            "it stands first, is read knowing what is asked. The {answer} tokens of the answer see all of that, and of "
+            "the answer what is already written. Of all pairs, {full:.0%} are allowed; a causal mask would allow "
+            "{causal:.0%}.",
             prompt=prompt, answer=answer, full=float(full.mean()), causal=float(causal.mean())),
     ]
     if window is not None:

@@ -183,7 +183,7 @@ def is_wanted(name: str, seeing: tuple[int, ...], reading: tuple[int, ...]) -> b
     blocks = seeing if tower == "vision" else reading
     if int(number) == middle(blocks) or what == "attn.probs" and int(number) in blocks:
         return True
-    return tower == "text" and what == "out"
+    return what == "out"
 
 
 def observed(kept: Kept, tell=None) -> Run:

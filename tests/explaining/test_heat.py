@@ -23,9 +23,9 @@ def test_nothing_is_grey_and_the_two_signs_are_blue_and_red():
 
 
 def test_colours_go_with_the_largest_size_of_either_sign():
-    image = decoded(heat(np.array([[-1.0, 0.0, 4.0, -4.0]]), "x"))
-    assert image.getpixel((1, 0)) == decoded(heat(np.array([[-4.0, 0.0, 4.0]]), "x")).getpixel((1, 0))
-    assert image.getpixel((0, 0)) != image.getpixel((3, 0))
+    little, large = (decoded(heat(np.array([[low, 0.0, 4.0]]), "x")) for low in (-1.0, -4.0))
+    assert little.getpixel((1, 0)) == large.getpixel((1, 0))
+    assert little.getpixel((0, 0)) != large.getpixel((0, 0))
 
 
 def test_numbers_of_one_sign_go_from_pale_to_dark():
