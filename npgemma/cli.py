@@ -28,7 +28,7 @@ from npgemma.base.errors import (
 DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INCOMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 VERBS = (
-    "generate", "score", "evaluate", "trace", "step", "finetune", "names", "plan", "doctor",
+    "generate", "score", "evaluate", "trace", "step", "explain", "finetune", "names", "plan", "doctor",
     "compare", "pack", "vectors", "feed", "inject", "faults",
 )  # fmt: skip
 

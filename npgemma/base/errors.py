@@ -64,6 +64,10 @@ class PromptTypeError(PromptError, TypeError):
     """What was given as text is no str."""
 
 
+class PackageError(NpgemmaError, ImportError):
+    """What was asked for needs a package that is not installed."""
+
+
 class NonfiniteError(NpgemmaError, ArithmeticError):
     """The model computed NaN or infinities where an answer should come from: its weights, or its inputs, are broken."""
 

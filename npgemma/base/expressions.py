@@ -140,7 +140,13 @@ def multiplied(name: str, expression: str, cfg: Config, call: Call) -> list[str]
 
 @cache
 def formula(row_name: str, expression: str, cfg: Config, call: Call) -> str:
-    """Write an expression for a reader: equations spelled out, roundings left out, powers and transposes as ``^``."""
+    """Write an expression for a reader, in a line: powers and transposes as ``^``."""
+    written = ast.unparse(spelled(row_name, expression, cfg, call))
+    return written.replace(" ** ", "^").replace(".mT", "^T").replace(".T", "^T")
+
+
+def spelled(row_name: str, expression: str, cfg: Config, call: Call) -> ast.expr:
+    """Parse an expression with its equations spelled out and its roundings left out."""
 
     class Spell(ast.NodeTransformer):
         def visit_Call(self, node):
@@ -154,8 +160,7 @@ def formula(row_name: str, expression: str, cfg: Config, call: Call) -> str:
             given = dict(zip(ARGUMENTS[called], arguments, strict=False))
             return substituted(FORMULAS[called].removesuffix("" if "bias" in given else " + bias"), given)
 
-    written = ast.unparse(Spell().visit(chosen(expression, row_name, cfg, call)))
-    return written.replace(" ** ", "^").replace(".mT", "^T").replace(".T", "^T")
+    return Spell().visit(chosen(expression, row_name, cfg, call))
 
 
 def substituted(equation: str, given: dict[str, ast.expr]) -> ast.expr:

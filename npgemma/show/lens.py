@@ -27,13 +27,19 @@ def likeliest(model: Model, out, count: int = 5) -> list[tuple[str, float]]:
     tokens : list of (str, float)
         Pieces with their probability, the likeliest first.
     """
+    return likeliest_of(model, out[None], count)[0]
+
+
+def likeliest_of(model: Model, outs, count: int = 5) -> list[list[tuple[str, float]]]:
+    """The likeliest next tokens by several such vectors, outs (L, D), of which the head is read once."""
     w = model.weights.watched_by(None).at("text")
-    norm = ops.rms_norm(out[None, None], w["norm.weight"], model.config.text.norm_eps)
-    scores = text.logits(norm, w, model.config.text)
-    probs = ops.softmax(scores)[0, 0]
-    best = np.argsort(-probs)[:count]
-    pieces = pieces_of(model.config, model.tokenizer, best)
-    return [(piece, float(prob)) for piece, prob in zip(pieces, probs[best], strict=True)]
+    norm = ops.rms_norm(outs[None], w["norm.weight"], model.config.text.norm_eps)
+    probs = ops.softmax(text.logits(norm, w, model.config.text))[0]
+    best = np.argsort(-probs, axis=-1)[:, :count]
+    return [
+        [(piece, float(row[id])) for piece, id in zip(pieces_of(model.config, model.tokenizer, ids), ids, strict=True)]
+        for row, ids in zip(probs, best, strict=True)
+    ]
 
 
 def lens_line(model: Model, out, count: int = 5) -> str:

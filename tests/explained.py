@@ -1,0 +1,91 @@
+"""Runs that the page is made of, and the same runs traced whole, from which the tests know what must be said."""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from random_models import PALIGEMMA_1, random_model
+
+import npgemma
+from npgemma.checkpoints.loading import TINY
+from npgemma.explaining.page import panels
+from npgemma.explaining.run import Run, observed, prepared
+from npgemma.generation.requests import Request
+from npgemma.places.locate import locate
+from npgemma.tracing.trace import Trace
+
+MOST = 32
+CASES = ("caption", "boxes", "gemma 1", "words", "compared", "same")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run, its panels, and what a whole trace of the same question holds."""
+
+    run: Run
+    panels: dict[str, Any]
+    whole: Trace
+    answer: Any
+    model: Any
+    picture: Any
+    case: str
+    other: Any
+
+    @property
+    def cfg(self):
+        return self.model.config
+
+    @property
+    def ids(self):
+        return self.whole["ids"][0]
+
+    @property
+    def image(self):
+        """Which tokens are of the picture."""
+        return self.ids == self.cfg.image_token_id
+
+    def steps(self, name):
+        """A tensor at the last position of the prompt and of every token read later, each without B and T."""
+        later = [f"step.{number}.{name}" for number in range(len(self.answer.ids) - 1)]
+        return [self.whole[each][0, -1] for each in (name, *later)]
+
+
+@functools.cache
+def facts(case):
+    """One of the cases: two of the box, a first generation without tokenizer, and words alone."""
+    model, question, picture = {
+        "caption": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
+        "boxes": lambda: (
+            npgemma.load(), {"prompt": "detect circle ; square ; star"}, TINY / "pictures" / "2-overlap.png"
+        ),
+        "gemma 1": first_generation,
+        "compared": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
+        "same": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
+        "words": lambda: (npgemma.load(), {"prompt": "caption <script>alert(1)</script>"}, None),
+    }[case]()
+    most = 6 if case == "words" else MOST
+    request = Request(None if picture is None else [str(picture)], **question)
+    run = observed(prepared(model, request, most))
+    if case == "boxes":
+        run = replace(run, places=tuple(locate(model, run.answer, str(picture))[0]))
+    other = other_run(case, model, request, most)
+    image = None if picture is None else str(picture)
+    whole = npgemma.trace(model, image, max_new_tokens=most, **question)
+    answer = npgemma.generate(model, image, max_new_tokens=most, **question)
+    return Facts(run, {panel.key: panel for panel in panels(run, other)}, whole, answer, model, picture, case, other)
+
+
+def other_run(case, model, request, most):
+    """A second run to compare with: another prompt about the picture, or the same once more."""
+    if case not in ("compared", "same"):
+        return None
+    return observed(prepared(model, replace(request, prompt={"compared": "ocr"}.get(case, request.prompt)), most))
+
+
+def first_generation():
+    """A random model without caps, windows and tokenizer, asked with ids."""
+    model = random_model(PALIGEMMA_1, "float32")
+    P, R = model.config.vision.num_patches, model.config.vision.image_size
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, R, R, 3)).astype(np.float32)
+    return model, {"ids": [model.config.image_token_id] * P + [2, 5, 7, 9], "pixels": pixels}, None
