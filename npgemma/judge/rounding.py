@@ -35,7 +35,7 @@ def stored(x, dtype):
 
 
 def bf16_bits(x):
-    """The upper halves of float32 numbers that are bfloat16 values: uint16, as files hold them; a NaN stays one."""
-    bits = np.ascontiguousarray(x).view(np.uint32)
+    """The upper halves of numbers that are bfloat16 values: uint16, as files hold them; a NaN stays one."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
     # The payload of a NaN may lie in the lower half alone, and its upper half would be an infinity.
     return np.where(np.isnan(x), (bits >> 16) | 0x40, bits >> 16).astype(np.uint16)

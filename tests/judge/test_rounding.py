@@ -62,3 +62,10 @@ def value(bits):
 def test_a_nan_whose_payload_lies_in_the_lower_half_stays_a_nan():
     x = np.array([0x7F800001, 0xFF800001], dtype=np.uint32).view(np.float32)
     assert [hex(bits) for bits in bf16_bits(round_bf16(x))] == ["0x7fc0", "0xffc0"]
+
+
+def test_bits_do_not_depend_on_what_carries_the_values():
+    values = to_bf16(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32))
+    assert bf16_bits(np.float32([1.0, -2.5])).tolist() == [0x3F80, 0xC020]
+    assert np.array_equal(bf16_bits(values.astype(np.float64)), bf16_bits(values))
+    assert np.array_equal(bf16_bits(values.T), bf16_bits(values).T)
