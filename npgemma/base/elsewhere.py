@@ -170,12 +170,12 @@ def find(theirs: str, cfg: Config) -> list[str]:
 @cache
 def all_names(cfg: Config) -> dict[str, tuple[str, ...]]:
     """Every tensor's names elsewhere, those of its weight among them."""
-    found = {}
+    found, weights = {}, weights_of(cfg)
     for name in rows_of(cfg):
         other = elsewhere(name, cfg)
         output = other.which.startswith(("output", "input"))
         modules = set(other.modules.values()) if output else set()
-        if f"{name}.weight" in schema(cfg):
+        if name in weights:
             modules |= {key(f"{name}.weight", cfg, layout).removesuffix(".weight") for layout in LAYOUTS}
         named = (*sorted(modules), other.big_vision, other.gguf, other.gemma_cpp, other.graph)
         found[name] = tuple(theirs for theirs in named if theirs)
