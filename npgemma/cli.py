@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
 
 from npgemma.base import printer, threads
 from npgemma.base.errors import (
@@ -215,6 +214,8 @@ def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser
 
 def version() -> str:
     """The installed version, or that there is none."""
+    from importlib import metadata  # takes as long as a third of NumPy, and is seldom wanted
+
     try:
         return metadata.version("npgemma")
     except metadata.PackageNotFoundError:
