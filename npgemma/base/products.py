@@ -68,12 +68,29 @@ def linear(x, weight):
     """
     if not isinstance(weight, np.ndarray):  # On a GPU.
         return (half.widen(weight) @ x.T).T
+    if x.shape[0] == 1 and threads.blas_threads() > 1 and not half.is_stored(weight) and cuts_evenly(weight):
+        return by_pieces(x, weight)
     if x.shape[0] <= FEW_ROWS:
         return by_dots(x, weight)
-    if threads.blas_has_one():
+    if threads.blas_threads() == 1:
         return by_blocks(x, weight)
     # BLAS gives the transposed product the same bits, a tenth sooner.
     return by_blas(x, weight) if half.is_stored(weight) else (weight @ x.T).T
+
+
+def by_pieces(x, weight):
+    """Multiply one row, piece by piece of its numbers, by BLAS's own threads: x (1, D), weight (F, D) -> (1, F).
+
+    These read a matrix a tenth sooner than ours do, and each dot product has the bits that :func:`by_dots` gives it.
+    """
+    width = x.shape[1] // num_pieces(x.shape[1])
+    pieces = [slice(start, start + width) for start in range(0, x.shape[1], width)]
+    return functools.reduce(np.add, (weight[:, piece] @ x[0, piece] for piece in pieces))[None]
+
+
+def cuts_evenly(weight) -> bool:
+    """Tell whether each of BLAS's threads gets rows four by four: the last ones of a part it adds in another order."""
+    return weight.shape[0] % (ROWS_OF_TILE * threads.blas_threads()) == 0
 
 
 def by_dots(x, weight):
@@ -167,7 +184,7 @@ def stacked(a, b):
     """
     leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*leading, a.shape[-2], b.shape[-1])
-    if not isinstance(a, np.ndarray) or math.prod(shape) * a.shape[-1] < BLOCK or not threads.blas_has_one():
+    if not isinstance(a, np.ndarray) or math.prod(shape) * a.shape[-1] < BLOCK or threads.blas_threads() > 1:
         return a @ b
     places = list(np.ndindex(leading))
     lefts, rights = (np.broadcast_to(x, leading + x.shape[-2:]) for x in (a, b))

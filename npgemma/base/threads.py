@@ -39,9 +39,9 @@ def told(names) -> int | None:
 
 
 @functools.cache
-def blas_has_one() -> bool:
-    """Tell whether BLAS was told to run on one thread, so that a product is shared by us or by nobody."""
-    return told(BLAS_VARIABLES) == 1
+def blas_threads() -> int:
+    """Threads that BLAS has: what it was told, or a thread a processor; where it has one, we share products."""
+    return told(BLAS_VARIABLES) or processors()
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """Choosing one token of a row of scores: the likeliest, or a draw."""
 
+import functools
+
 import numpy as np
 
 from npgemma.generation.processors import softmax
@@ -19,7 +21,12 @@ class Draws:
     """
 
     def __init__(self, seed: int, number: int) -> None:
-        self.bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(number,)))
+        self.seed, self.number = seed, number
+
+    @functools.cached_property
+    def bits(self):
+        """The generator, made at the first draw: a greedy answer need not wait for NumPy to import its own."""
+        return np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(self.number,)))
 
     def next(self) -> float:
         """Give the next number."""

@@ -1,6 +1,6 @@
 """From a picture and a prompt to an answer: one request, or several that are read side by side."""
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -138,7 +138,7 @@ def with_seed(settings: Settings) -> tuple[Settings, list[str]]:
     """Draw a seed where none is wanted, and say which."""
     if settings.seed is not None:
         return settings, []
-    seed = secrets.randbits(32)
+    seed = int.from_bytes(os.urandom(4), "little")
     return replace(settings, seed=seed), [f"drawn with seed {seed}"] if settings.samples else []
 
 

@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -19,13 +19,13 @@ from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Ready, prepare
 from npgemma.generation.settings import DEFAULT_NEW_TOKENS
 from npgemma.paligemma import Model
-from npgemma.places.drawing import draw_boxes
 from npgemma.places.locate import Place
-from npgemma.show.profile import Profile
 from npgemma.verbs.answer_fields import answer_fields
-from npgemma.verbs.batch_file import answer_file
 from npgemma.verbs.finder import Finder, add_place_options
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
+
+if TYPE_CHECKING:
+    from npgemma.show.profile import Profile
 
 WORDS = "[IMAGE] [PROMPT]"
 DRAWINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -95,8 +95,10 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer, and return the exit code."""
+    """Answer, and return the exit code; what few answers want is imported for them alone."""
     if args.batch is not None:
+        from npgemma.verbs.batch_file import answer_file
+
         refuse_beside_batch(args)
         model, _ = load_model(args)
         return answer_file(model, args, settings_of(args, model), Finder(args, model))
@@ -109,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     settings, find = settings_of(args, model), Finder(args, model)
     ready = prepare(model, request)
     heard = Heard(streams=not args.json and model.tokenizer is not None)
-    profile = Profile(model.weights.arrays, model.config) if args.profile else None
+    profile = new_profile(model) if args.profile else None
     try:
         answer = ask(model, ready, settings, heard, profile)
     except KeyboardInterrupt:
@@ -169,7 +171,14 @@ class Heard:
         return Answer("".join(texts), ids, "interrupted", logprobs, tuple(ready.ids), sum(logprobs), tuple(ready.notes))
 
 
-def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, profile: Profile | None) -> Answer:
+def new_profile(model: Model) -> "Profile":
+    """Give what takes the time of each tensor."""
+    from npgemma.show.profile import Profile
+
+    return Profile(model.weights.arrays, model.config)
+
+
+def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, profile: "Profile | None") -> Answer:
     """Generate, streaming where one answer grows token by token."""
     one = settings["num_beams"] == 1 and settings["num_return"] == 1
     heard.streams = heard.streams and one
@@ -217,6 +226,8 @@ def check_drawing(name: str, image: list[Any] | None, force: bool) -> None:
 
 def draw(name: str, picture: Image.Image | None, places: list[Place], force: bool) -> None:
     """Draw places on their picture; what stood under the name stays until all is written."""
+    from npgemma.places.drawing import draw_boxes
+
     if picture is None:
         return
     if not places:

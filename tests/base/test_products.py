@@ -15,13 +15,15 @@ def bf16_bits(x):
 
 def stored(matrix, kind):
     """A float32 matrix as ``kind`` keeps it."""
-    return {"float32": matrix, "bfloat16": bf16_bits(matrix), "float16": matrix.astype(np.float16)}[kind]
+    if kind == "bfloat16":
+        return bf16_bits(matrix)
+    return matrix.astype(kind)
 
 
 @pytest.fixture(params=["BLAS has one thread", "BLAS has its threads"])
 def sharing(request, monkeypatch):
     """Both ways to multiply many rows."""
-    monkeypatch.setattr(threads, "blas_has_one", lambda: request.param == "BLAS has one thread")
+    monkeypatch.setattr(threads, "blas_threads", lambda: 1 if request.param == "BLAS has one thread" else 2)
 
 
 # One row and a few take dot products, many take BLAS; 20000 columns are cut into pieces, 4099 is a prime.
@@ -53,12 +55,15 @@ def test_small_blocks_cover_every_row(monkeypatch, kind, sharing):
 
 
 # Matrices of a released model and odd ones: rows left over from tiles, a width in several pieces, small widths.
-@pytest.mark.parametrize(("F", "D"), [(2048, 2048), (257, 16384), (1000, 2304), (37, 10), (5, 20000), (9, 4099)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_has_the_same_bits_whoever_stands_beside_it(F, D, kind):
+ROWS_AND_WIDTHS = [(2048, 2048), (256, 2304), (256, 9216), (257, 16384), (1000, 2304), (37, 10), (5, 20000), (9, 4099)]
+
+
+@pytest.mark.parametrize(("F", "D"), ROWS_AND_WIDTHS)
+@pytest.mark.parametrize("kind", [*KINDS, "float64"])
+def test_a_row_has_the_same_bits_whoever_stands_beside_it(F, D, kind, sharing):
     rng = np.random.default_rng(0)
     weight = stored(rng.normal(size=(F, D)).astype(np.float32), kind)
-    x = rng.normal(size=(products.FEW_ROWS, D)).astype(np.float32)
+    x = rng.normal(size=(products.FEW_ROWS, D)).astype(np.float64 if kind == "float64" else np.float32)
     alone = np.concatenate([products.linear(row, weight) for row in x[:, None]])
     for batch in (2, 3, 4, 8, products.FEW_ROWS):
         assert np.array_equal(products.linear(x[:batch], weight), alone[:batch]), batch
@@ -140,7 +145,7 @@ def test_an_interrupted_caller_leaves_its_buffer_to_the_helpers(monkeypatch):
         raise KeyboardInterrupt
 
     weight, x = bf16_bits(np.ones((30, 4), np.float32)), np.ones((20, 4), np.float32)
-    monkeypatch.setattr(threads, "blas_has_one", lambda: False)
+    monkeypatch.setattr(threads, "blas_threads", lambda: 2)
     products.linear(x, weight)
     buffer = half.scratch((30, 4))
     monkeypatch.setattr(threads, "share", interrupt)
@@ -175,6 +180,6 @@ def test_stacked_products_are_shared_without_a_change_of_bits(monkeypatch, heads
     rng = np.random.default_rng(0)
     a = rng.normal(size=(*heads[0], 20, 7)).astype(np.float32)
     b = rng.normal(size=(*heads[1], 9, 7)).astype(np.float32).swapaxes(-1, -2)
-    for has_one in (False, True):
-        monkeypatch.setattr(threads, "blas_has_one", lambda has_one=has_one: has_one)
+    for number in (2, 1):
+        monkeypatch.setattr(threads, "blas_threads", lambda number=number: number)
         assert np.array_equal(products.stacked(a, b), a @ b)

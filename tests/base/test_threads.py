@@ -15,7 +15,7 @@ def unread_variables(monkeypatch):
     """No variable is set, nothing is remembered of those that were; the threads of a test end with it."""
     for name in (threads.OUR_VARIABLE, *threads.BLAS_VARIABLES):
         monkeypatch.delenv(name, raising=False)
-    remembered = (threads.num_threads, threads.blas_has_one, threads.pool)
+    remembered = (threads.num_threads, threads.blas_threads, threads.pool)
     for function in remembered:
         function.cache_clear()
     yield
@@ -36,7 +36,7 @@ def test_threads_follow_what_we_or_blas_were_told(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "\u00b2")
     assert threads.num_threads.__wrapped__() == 5
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    assert threads.num_threads.__wrapped__() == 1 and threads.blas_has_one.__wrapped__()
+    assert threads.num_threads.__wrapped__() == 1 and threads.blas_threads.__wrapped__() == 1
     monkeypatch.setenv("NPGEMMA_NUM_THREADS", "3")
     assert threads.num_threads.__wrapped__() == 3
 
