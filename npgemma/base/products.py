@@ -25,6 +25,8 @@ ROWS_OF_TILE = 4
 
 # Numbers of one block of dot products, at most: in smaller ones a step of one row loses up to a fifth by starting them.
 BLOCK = 1 << 22
+# Numbers of one block of a single row's product, at most: 64 MB of float32, a few milliseconds.
+BLOCK_OF_ROW = 1 << 24
 # Numbers of one block that is widened: 4 MB of float32, still in a cache when they are used.
 BLOCK_WIDENED = 1 << 20
 
@@ -68,7 +70,7 @@ def linear(x, weight):
     """
     if not isinstance(weight, np.ndarray):  # On a GPU.
         return (half.widen(weight) @ x.T).T
-    if x.shape[0] == 1 and threads.blas_threads() > 1 and not half.is_stored(weight) and cuts_evenly(weight):
+    if x.shape[0] == 1 and not half.is_stored(weight) and cuts_evenly(weight):
         return by_pieces(x, weight)
     if x.shape[0] <= FEW_ROWS:
         return by_dots(x, weight)
@@ -79,13 +81,21 @@ def linear(x, weight):
 
 
 def by_pieces(x, weight):
-    """Multiply one row, piece by piece of its numbers, by BLAS's own threads: x (1, D), weight (F, D) -> (1, F).
+    """Multiply one row, piece by piece of its numbers, each by one call of BLAS: x (1, D), weight (F, D) -> (1, F).
 
-    These read a matrix a tenth sooner than ours do, and each dot product has the bits that :func:`by_dots` gives it.
+    A tenth sooner than tiles, for BLAS copies x at each call; each dot product has the bits that :func:`by_dots` gives.
     """
-    width = x.shape[1] // num_pieces(x.shape[1])
-    pieces = [slice(start, start + width) for start in range(0, x.shape[1], width)]
-    return functools.reduce(np.add, (weight[:, piece] @ x[0, piece] for piece in pieces))[None]
+    F, D = weight.shape
+    width = D // num_pieces(D)
+    pieces = [slice(start, start + width) for start in range(0, D, width)]
+    y = np.empty((1, F), dtype=np.result_type(x, weight))
+
+    def work(rows):
+        y[0, rows] = functools.reduce(np.add, (weight[rows, piece] @ x[0, piece] for piece in pieces))
+
+    ours = threads.blas_threads() == 1
+    threads.share(F, even_parts(F, max(1, BLOCK_OF_ROW // D), ROWS_OF_TILE) if ours else F, work)
+    return y
 
 
 def cuts_evenly(weight) -> bool:
