@@ -70,7 +70,7 @@ def linear(x, weight):
     """
     if not isinstance(weight, np.ndarray):  # On a GPU.
         return (half.widen(weight) @ x.T).T
-    if x.shape[0] == 1 and not half.is_stored(weight) and cuts_evenly(weight):
+    if x.shape[0] == 1 and cuts_evenly(weight):
         return by_pieces(x, weight)
     if x.shape[0] <= FEW_ROWS:
         return by_dots(x, weight)
@@ -88,19 +88,24 @@ def by_pieces(x, weight):
     F, D = weight.shape
     width = D // num_pieces(D)
     pieces = [slice(start, start + width) for start in range(0, D, width)]
-    y = np.empty((1, F), dtype=np.result_type(x, weight))
+    y = np.empty((1, F), dtype=np.result_type(x, half.widen(weight[:0])))
 
     def work(rows):
-        y[0, rows] = functools.reduce(np.add, (weight[rows, piece] @ x[0, piece] for piece in pieces))
+        block = half.floats(weight[rows])
+        y[0, rows] = functools.reduce(np.add, (block[:, piece] @ x[0, piece] for piece in pieces))
 
-    ours = threads.blas_threads() == 1
-    threads.share(F, even_parts(F, max(1, BLOCK_OF_ROW // D), ROWS_OF_TILE) if ours else F, work)
+    at_most = max(1, (BLOCK_WIDENED if half.is_stored(weight) else BLOCK_OF_ROW) // D)
+    threads.share(F, even_parts(F, at_most, ROWS_OF_TILE) if threads.blas_threads() == 1 else F, work)
     return y
 
 
 def cuts_evenly(weight) -> bool:
-    """Tell whether each of BLAS's threads gets rows four by four: the last ones of a part it adds in another order."""
-    return weight.shape[0] % (ROWS_OF_TILE * threads.blas_threads()) == 0
+    """Tell whether BLAS takes all rows four by four, and can share them: the last ones it adds in another order.
+
+    Rows of a stored matrix are widened by our threads, and BLAS's threads would wait for one another in each block.
+    """
+    number = threads.blas_threads()
+    return weight.shape[0] % (ROWS_OF_TILE * number) == 0 and (number == 1 or not half.is_stored(weight))
 
 
 def by_dots(x, weight):
