@@ -30,6 +30,10 @@ BLOCK_OF_ROW = 1 << 24
 # Numbers of one block that is widened: 4 MB of float32, still in a cache when they are used.
 BLOCK_WIDENED = 1 << 20
 
+# Multiplications that the caller does alone, at most: in a model as small as the one in the box, waking a thread takes
+# longer than a product.
+ALONE = 1 << 20
+
 # Rows of the matrix in one block of a product with many rows, at most.  BLAS copies x anew for each block: a fiftieth
 # of the time here, a fifteenth for 256 rows.
 ROWS_OF_BLOCK = 1024
@@ -95,7 +99,7 @@ def by_pieces(x, weight):
         y[0, rows] = functools.reduce(np.add, (block[:, piece] @ x[0, piece] for piece in pieces))
 
     at_most = max(1, (BLOCK_WIDENED if half.is_stored(weight) else BLOCK_OF_ROW) // D)
-    threads.share(F, even_parts(F, at_most, ROWS_OF_TILE) if threads.blas_threads() == 1 else F, work)
+    share_rows(F, even_parts(F, at_most, ROWS_OF_TILE) if threads.blas_threads() == 1 else F, F * D, work)
     return y
 
 
@@ -124,7 +128,7 @@ def by_dots(x, weight):
                 y[:, rows][:, part] = dots(pieces, block[part], min(M, part.stop - part.start))
 
     at_most = BLOCK_WIDENED if half.is_stored(weight) else BLOCK
-    threads.share(F, even_parts(F, max(1, at_most // D), M), work)
+    share_rows(F, even_parts(F, max(1, at_most // D), M), T * F * D, work)
     return y
 
 
@@ -154,8 +158,13 @@ def by_blocks(x, weight):
     def work(rows):
         np.matmul(half.floats(weight[rows]), x.T, out=y[rows])
 
-    threads.share(F, even_parts(F, ROWS_OF_BLOCK, 8), work)
+    share_rows(F, even_parts(F, ROWS_OF_BLOCK, 8), x.size * F, work)
     return y.T
+
+
+def share_rows(F, part, multiplications, work) -> None:
+    """Run ``work(slice)`` on parts of F rows, shared among threads if it is worth waking them."""
+    threads.share(F, F if multiplications <= ALONE else part, work)
 
 
 def even_parts(F, at_most, multiple) -> int:

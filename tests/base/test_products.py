@@ -43,7 +43,7 @@ def test_blocks_equal_the_plain_product(num_rows, F, D, kind, sharing):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_blocks_cover_every_row(monkeypatch, kind, sharing):
-    for name, value in (("BLOCK", 64), ("BLOCK_OF_ROW", 64), ("BLOCK_WIDENED", 64), ("TILE", 48), ("ROWS_OF_BLOCK", 3)):
+    for name, value in (("ALONE", 0), ("BLOCK", 64), ("BLOCK_OF_ROW", 64), ("BLOCK_WIDENED", 64), ("TILE", 48), ("ROWS_OF_BLOCK", 3)):
         monkeypatch.setattr(products, name, value)
     monkeypatch.setattr(products, "BLOCK_FOR_BLAS", 200)
     rng = np.random.default_rng(0)
@@ -79,6 +79,7 @@ def test_float32_and_bfloat16_give_a_step_the_same_bits():
 @pytest.mark.parametrize("num_rows", [1, 2, 12])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_have_the_same_bits_with_any_number_of_threads(monkeypatch, num_rows, kind):
+    monkeypatch.setattr(products, "ALONE", 0)
     for name in ("BLOCK", "BLOCK_OF_ROW", "BLOCK_WIDENED"):
         monkeypatch.setattr(products, name, 640)
     rng = np.random.default_rng(0)

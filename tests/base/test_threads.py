@@ -137,7 +137,7 @@ def test_a_thread_that_outlives_the_main_one_still_multiplies():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(products, "BLOCK", 64)
+    monkeypatch.setattr(products, "ALONE", 0)
     use(monkeypatch, 2)
     weight = np.ones((40, 10), np.float32)
     x = np.ones((1, 10), np.float32)
