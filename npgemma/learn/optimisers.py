@@ -86,8 +86,9 @@ class Settings:
     beta1, beta2, eps : float
         AdamW's.
     decay : float
-        Part of a matrix that is forgotten at each step, times the rate.  Vectors (norms, biases) forget nothing.
-    muon : str
+        Part of a matrix inside a block that is forgotten at each step, times the rate.  Nothing else forgets: not
+        norms and biases, and not tables, whose rows would fade where their token is rare.
+    muon : bool
         Whether matrices inside blocks take Muon's steps; everything else takes AdamW's.
     momentum : float
         Muon's.
@@ -126,8 +127,9 @@ class Learner:
         self.step += 1
         for name, d_weight in gradients.items():
             weight = self.weights[name]
-            decay = self.settings.decay if weight.ndim == 2 else 0.0
-            if self.settings.muon and weight.ndim == 2 and ".blocks." in name:
+            inside = weight.ndim == 2 and ".blocks." in name
+            decay = self.settings.decay if inside else 0.0
+            if self.settings.muon and inside:
                 self.weights[name], self.memory[f"{name}/mean"] = muon(
                     weight, d_weight, self.recall(name, "mean"), rate, self.settings.momentum, decay
                 )

@@ -49,7 +49,7 @@ def add(subparsers) -> None:
     group.add_argument("--schedule", choices=tuple(SCHEDULES), default="cosine", help="(default: cosine)")
     group.add_argument("--warm-up", type=int, default=10, metavar="STEPS", help="(default: 10)")
     group.add_argument("--clip", type=float, default=1.0, help="longest gradient (default: 1)")
-    group.add_argument("--decay", type=float, default=0.0, help="of matrices (default: 0)")
+    group.add_argument("--decay", type=float, default=0.0, help="of matrices inside blocks (default: 0)")
     group.add_argument("--muon", action="store_true", help="Muon for matrices inside blocks instead of AdamW")
     group.add_argument("--seed", type=int, default=0, help="(default: 0)")
     group = parser.add_argument_group("on the way")

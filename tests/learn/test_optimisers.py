@@ -58,11 +58,14 @@ def test_a_weight_without_gradient_stays_to_the_bit():
     assert learner.weights["frozen"] is frozen
 
 
-def test_vectors_forget_nothing():
-    learner = Learner({"norm": np.ones(3), "matrix": np.ones((2, 3))}, Settings(decay=0.5))
-    learner.learn({"norm": np.zeros(3), "matrix": np.zeros((2, 3))}, 0.1)
-    assert learner.weights["norm"].tolist() == [1, 1, 1]
-    assert learner.weights["matrix"].ravel().tolist() == pytest.approx([0.95] * 6)
+@pytest.mark.parametrize("muon", [False, True])
+def test_matrices_inside_blocks_forget_but_norms_and_tables_do_not(muon):
+    shapes = {"text.blocks.0.mlp.up.weight": (2, 3), "text.blocks.0.mlp_norm.weight": (3,),
+              "text.embedded.weight": (2, 3), "vision.positions.weight": (2, 3)}
+    learner = Learner({name: np.ones(shape) for name, shape in shapes.items()}, Settings(decay=0.5, muon=muon))
+    learner.learn({name: np.zeros(shape) for name, shape in shapes.items()}, 0.1)
+    left = {name: np.unique(weight).tolist() for name, weight in learner.weights.items()}
+    assert left == dict.fromkeys(shapes, [1.0]) | {"text.blocks.0.mlp.up.weight": pytest.approx([0.95])}
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5)])

@@ -129,20 +129,16 @@ def part(step):
 
 
 def make_optimisers(named, kind):
-    """AdamW, which forgets matrices only; or Muon for the matrices inside layers and AdamW for all others."""
-    inner = [key for key, weight in named.items() if weight.dim() == 2 and ".layers." in key] if kind == "muon" else []
-    # The convolution is a matrix in npgemma.
-    others = [key for key in named if key not in inner]
-    groups = [
-        {"params": [named[key] for key in others if named[key].dim() > 1], "weight_decay": DECAY},
-        {"params": [named[key] for key in others if named[key].dim() == 1], "weight_decay": 0.0},
-    ]
+    """AdamW, or Muon for the matrices inside layers and AdamW for all others; only matrices inside layers forget."""
+    inner = [weight for key, weight in named.items() if weight.dim() == 2 and ".layers." in key]
+    others = [weight for key, weight in named.items() if weight.dim() != 2 or ".layers." not in key]
+    groups = [{"params": others, "weight_decay": 0.0}]
+    if kind == "adamw":
+        groups.append({"params": inner, "weight_decay": DECAY})
     adam = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), eps=1e-8, foreach=False)
-    if not inner:
+    if kind == "adamw":
         return [adam]
-    muon = torch.optim.Muon(
-        [named[key] for key in inner], lr=RATE, weight_decay=DECAY, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(inner, lr=RATE, weight_decay=DECAY, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     return [adam, muon]
 
 

@@ -175,7 +175,7 @@ def main():
     parser.add_argument("--parts", type=int, default=4, help="micro-batches of a step")
     parser.add_argument("--threads", type=int, default=2, help="best one a core")
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--decay", type=float, default=0.02, help="of matrices")
+    parser.add_argument("--decay", type=float, default=0.02, help="of matrices inside blocks")
     parser.add_argument("--cooldown", type=float, default=0.32, help="the part of all steps in which the rate falls")
     parser.add_argument("--lessons", type=float, default=0.3, help="weight of the lessons of the vision tower")
     parser.add_argument("--seed", type=int, default=0)
