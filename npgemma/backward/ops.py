@@ -24,6 +24,11 @@ def over_rows(d):
     return np.sum(d.reshape(-1, d.shape[-1]), axis=0)
 
 
+def mean_of_product(d, gain):
+    """mean(d * gain) over each row, as a product with a vector: d (..., D), gain (D) -> (..., 1)."""
+    return (d @ gain)[..., None] / gain.shape[0]
+
+
 def in_order(x):
     """Lay rows out one after the other.
 
@@ -168,10 +173,9 @@ def layer_norm(d_y, x, weight, bias, eps):
     centred = x - np.mean(x, axis=-1, keepdims=True)
     rstd = 1.0 / np.sqrt(np.mean(np.square(centred), axis=-1, keepdims=True) + eps)
     normed = centred * rstd
-    d_normed = d_y * weight
-    d_mean = np.mean(d_normed, axis=-1, keepdims=True)
-    d_std = np.mean(d_normed * normed, axis=-1, keepdims=True)
-    return rstd * (d_normed - d_mean - normed * d_std), over_rows(d_y * normed), over_rows(d_y)
+    d_gain = d_y * normed
+    d_mean, d_std = mean_of_product(d_y, weight), mean_of_product(d_gain, weight)
+    return rstd * (d_y * weight - d_mean - normed * d_std), over_rows(d_gain), over_rows(d_y)
 
 
 def rms_norm(d_y, x, weight, eps):
@@ -196,9 +200,8 @@ def rms_norm(d_y, x, weight, eps):
     x = in_order(x)
     rstd = 1.0 / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + eps)
     normed = x * rstd
-    d_normed = d_y * (1.0 + weight)
-    d_rms = np.mean(d_normed * normed, axis=-1, keepdims=True)
-    return rstd * (d_normed - normed * d_rms), over_rows(d_y * normed)
+    d_gain, gain = d_y * normed, 1.0 + weight
+    return rstd * (d_y * gain - normed * mean_of_product(d_gain, gain)), over_rows(d_gain)
 
 
 def gelu(d_y, x):
@@ -222,11 +225,12 @@ def gelu(d_y, x):
 
 def slope_of_gelu(x):
     """How steeply GELU rises: x (..., F)."""
+    c = 2.0 * math.sqrt(2.0 / math.pi)
     near = np.clip(x, -FAR, FAR)  # Far out the slope is 0 * infinity in float32.
+    square = near * near
     with np.errstate(over="ignore"):
-        s = 1.0 / (1.0 + np.exp(-2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * (near * near * near))))
-    rise = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * (near * near))
-    return s + 2.0 * near * s * (1.0 - s) * rise
+        s = 1.0 / (1.0 + np.exp(near * (-c - 0.044715 * c * square)))
+    return s + near * s * (1.0 - s) * (c + 3.0 * 0.044715 * c * square)
 
 
 def soft_cap(d_y, y, cap):

@@ -16,7 +16,7 @@ WITHOUT = {"angles", "last_real", "step", "forward", "given", "both_masks"}
 # Their slope needs what they gave: f(d_y, y) instead of f(d_y, x).
 BY_RESULT = {"soft_cap": {"y": "x"}, "softmax": {"p": "x"}}
 # A bias's gradient is a sum over rows; shapes stand for arrays that are only laid out anew.
-HELPERS = {"ops": {"over_rows", "in_order", "times", "product", "slope_of_gelu"}}
+HELPERS = {"ops": {"over_rows", "in_order", "mean_of_product", "times", "product", "slope_of_gelu"}}
 ROOM = Path(npgemma.__file__).parent / "backward"
 
 

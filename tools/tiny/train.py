@@ -27,6 +27,7 @@ from world import HELD_OUT, TASKS, ask, draw, make_scene  # noqa: E402
 
 from npgemma import paligemma, text  # noqa: E402
 from npgemma.backward.tape import Sums  # noqa: E402
+from npgemma.base.heap import keep_memory  # noqa: E402
 from npgemma.base.inputs import slot_positions  # noqa: E402
 from npgemma.files.safetensors_file import open_safetensors  # noqa: E402
 from npgemma.files.safetensors_writer import write_safetensors  # noqa: E402
@@ -151,6 +152,7 @@ def save(folder, learner, average):
 
 def train(options):
     """Run or go on until ``options.steps``."""
+    keep_memory()
     cfg = architecture()
     tokenizer = load_tokenizer(options.folder / "tokenizer.model")
     learner, average = begin(cfg, options)
