@@ -4,7 +4,7 @@ Weights that were loaded may be read-only maps of a file: nothing here writes in
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,22 +122,29 @@ class Learner:
     step: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
-    def learn(self, gradients: Mapping[str, Any], rate: float) -> None:
-        """Take one step down the gradients; a weight without one stays as it is."""
+    def learn(self, gradients: Mapping[str, Any], rate: float, each: Callable[..., Iterable[Any]] = map) -> None:
+        """Take one step down the gradients; a weight without one stays as it is.
+
+        ``each`` is a pool's ``map`` where weights may move at the same time: none of them looks at another.
+        """
         self.step += 1
-        for name, d_weight in gradients.items():
-            weight = self.weights[name]
-            inside = weight.ndim == 2 and ".blocks." in name
-            decay = self.settings.decay if inside else 0.0
-            if self.settings.muon and inside:
-                self.weights[name], self.memory[f"{name}/mean"] = muon(
-                    weight, d_weight, self.recall(name, "mean"), rate, self.settings.momentum, decay
-                )
-            else:
-                self.weights[name], self.memory[f"{name}/mean"], self.memory[f"{name}/square"] = adamw(
-                    weight, d_weight, self.recall(name, "mean"), self.recall(name, "square"), self.step, rate,
-                    self.settings.beta1, self.settings.beta2, self.settings.eps, decay,
-                )
+        moved = each(lambda name: self.moved(name, gradients[name], rate), gradients)
+        for name, (weight, mean, *square) in zip(gradients, moved, strict=True):
+            self.weights[name], self.memory[f"{name}/mean"] = weight, mean
+            if square:
+                self.memory[f"{name}/square"] = square[0]
+
+    def moved(self, name: str, d_weight: Any, rate: float) -> tuple[Any, ...]:
+        """A weight after this step, and what its optimiser remembers of it: its mean, and AdamW's square."""
+        weight, mean, settings = self.weights[name], self.recall(name, "mean"), self.settings
+        inside = weight.ndim == 2 and ".blocks." in name
+        decay = settings.decay if inside else 0.0
+        if settings.muon and inside:
+            return muon(weight, d_weight, mean, rate, settings.momentum, decay)
+        square = self.recall(name, "square")
+        return adamw(
+            weight, d_weight, mean, square, self.step, rate, settings.beta1, settings.beta2, settings.eps, decay
+        )
 
     def recall(self, name: str, what: str):
         """What is remembered of a weight; zeros at first."""

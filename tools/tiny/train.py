@@ -94,7 +94,7 @@ def take_step(learner, average, cfg, tokenizer, options, pool):
     gradients = {name: sum(sums[name] for sums, _, _ in taught) / parts for name in learner.weights}
     clipped, norm = schedules.clip(gradients, 1.0)
     left = (options.steps - step) / (options.steps * options.cooldown)
-    learner.learn(clipped, options.lr * min(schedules.warm_up(step, 200), left))
+    learner.learn(clipped, options.lr * min(schedules.warm_up(step, 200), left), pool.map)
     average = schedules.average(average, learner.weights, min(0.998, (step + 1) / (step + 10)))
     answers, lessons = (np.mean([each[place] for each in taught]) for place in (1, 2))
     return average, f"loss {answers:.4f} lessons {lessons:.4f} norm {norm:.2f}"
