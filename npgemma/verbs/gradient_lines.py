@@ -2,6 +2,7 @@
 
 import argparse
 import bdb
+import contextlib
 from dataclasses import asdict
 
 from npgemma.base import printer
@@ -12,14 +13,18 @@ from npgemma.cli import DONE, INTERRUPTED
 from npgemma.files.writer import check_target, write_file
 from npgemma.generation.requests import Request, prepare
 from npgemma.generation.scoring import suffix_ids
-from npgemma.learn.teaching import gradients_of, make_batch
+from npgemma.learn.teaching import Batch, gradients_of, make_batch
 from npgemma.paligemma import Model
 from npgemma.show.sensitivity import draw_sensitivity
+from npgemma.show.walk_back import HELP, WalkBack
 from npgemma.tracing.breaking import break_on
+from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
+from npgemma.tracing.selection import as_patterns, check_patterns
+from npgemma.tracing.trace import Stopped
 from npgemma.verbs.options import tell
 
 # What of `npgemma trace` says nothing about gradients.
-FORWARD_ONLY = ("rows", "stop_after", "max_tokens", "output", "replace", "against")
+FORWARD_ONLY = ("rows", "stop_after", "max_tokens", "output", "against")
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -34,14 +39,13 @@ def check_options(args: argparse.Namespace) -> None:
 
 def show_gradients(model: Model, request: Request, args: argparse.Namespace) -> int:
     """Go back from the surprise at an answer, and return the exit code."""
-    ready = prepare(model, request)
+    ready, batch = read_question(model, request, args.backward)
     if args.map is not None and len(ready.pixels) != 1:
         raise InputError(f"--map draws one picture; the prompt has {len(ready.pixels)}")
-    suffix = suffix_ids(model, args.backward, request.specials)
-    batch = make_batch(model.config, [(ready.ids, suffix)], ready.pixels if len(ready.pixels) else None)
     only = None if args.only is None else [*args.only, *(["pixels"] if args.map is not None else [])]
+    observe = observer_of(args, tensors_of(model, batch), model.weights.precision.dtype)
     try:
-        found = gradients_of(model, batch, only, None if args.breaks is None else break_on(args.breaks))
+        found = gradients_of(model, batch, only, observe)
     except bdb.BdbQuit:
         tell(["left in the debugger"])
         return INTERRUPTED
@@ -54,11 +58,47 @@ def show_gradients(model: Model, request: Request, args: argparse.Namespace) -> 
     return DONE
 
 
+def observer_of(args: argparse.Namespace, names, floating):
+    """The observer that replaces gradients and stops at them, as the options ask; None if there is nothing to do."""
+    replacements, breaks = read_replacements(args.replace or ()), as_patterns(args.breaks or ())
+    check_patterns(breaks, names)
+    check_replacements(replacements, names, floating)
+    replacing = replace_with(replacements) if replacements else None
+    return break_on(breaks, then=replacing) if breaks else replacing
+
+
+def walk_back(model: Model, request: Request, args: argparse.Namespace) -> int:
+    """Walk through the gradients in a terminal, and return the exit code."""
+    ready, batch = read_question(model, request, args.backward)
+    names = tensors_of(model, batch)
+    walk = WalkBack(names)
+    if args.to is not None:
+        walk.until = as_patterns(args.to.removeprefix("grad "))
+        check_patterns(walk.until, names)
+    tell(ready.notes)
+    printer.say(f"Gradients of the surprise at {args.backward!r}. Commands:\n{HELP}")
+    with contextlib.suppress(Stopped, bdb.BdbQuit):
+        gradients_of(model, batch, observe=walk)
+        printer.say("\nThat was the first tensor.")
+    return DONE
+
+
+def read_question(model: Model, request: Request, answer: str):
+    """The prompt as the model reads it, and with its answer as a batch of one row."""
+    ready = prepare(model, request)
+    suffix = suffix_ids(model, answer, request.specials)
+    return ready, make_batch(model.config, [(ready.ids, suffix)], ready.pixels if len(ready.pixels) else None)
+
+
+def tensors_of(model: Model, batch: Batch):
+    """The tensors of the run that is gone back through."""
+    pictures = 0 if batch.pixels is None else len(batch.pixels)
+    return tensors(model.config, len(batch.ids), pictures, batch.ids.shape[1])
+
+
 def say_lines(model: Model, batch, found, as_json: bool) -> None:
     """Print a line a gradient: tensors in the trace's order reversed, then weights."""
-    pictures = 0 if batch.pixels is None else len(batch.pixels)
-    named = tensors(model.config, len(batch.ids), pictures, batch.ids.shape[1])
-    letters = {name: tensor.letters for name, tensor in named.items()}
+    letters = {name: tensor.letters for name, tensor in tensors_of(model, batch).items()}
     letters |= {name: weight.letters for name, weight in schema(model.config).items()}
     for name, d in (found.tensors | found.weights).items():
         summary = summarise(d)

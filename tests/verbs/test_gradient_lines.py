@@ -6,9 +6,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from npgemma import cli, gradients, load
+from npgemma.base import printer
 from npgemma.checkpoints.loading import TINY
+from npgemma.show.walk_back import WalkBack
 
 PICTURE = str(TINY / "pictures" / "1-word.png")
 
@@ -57,11 +60,34 @@ def test_a_gradient_can_be_stopped_at(capsys, monkeypatch):
     assert code == 0 and stops == ["attend"]
 
 
+def test_a_gradient_is_replaced_from_a_file_and_what_lies_before_it_follows(capsys, tmp_path):
+    name, before = "text.blocks.2.attn.probs", "text.blocks.2.attn.q.weight"
+    probs = gradients(load(), PICTURE, "caption en", "a red circle", only=name).tensors[name]
+    save_file({name: np.zeros_like(probs)}, tmp_path / "zeros.safetensors")
+    lines = []
+    for more in ([], ["--replace", f"{name}={tmp_path / 'zeros.safetensors'}"]):
+        code, out, _ = run(capsys, "--only", before, "--json", *more)
+        lines.append(json.loads(out))
+        assert code == 0
+    assert lines[0]["high"] > 0 and lines[1]["high"] == lines[1]["low"] == 0
+
+
+def test_step_walks_through_gradients(capsys, monkeypatch):
+    lines = iter(["n text.blocks.3.attn.probs", "q"])
+    monkeypatch.setattr(WalkBack.__init__, "__defaults__", (lambda prompt: next(lines), printer.say))
+    code = cli.main(["step", PICTURE, "caption en", "--backward", "a red circle", "--to", "text.norm"])
+    out, _ = capsys.readouterr()
+    assert code == 0 and "grad text.norm" in out and "grad text.blocks.3.attn.probs" in out
+    assert "backward/attention.py:" in out and "grad text.logits" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--rows", "-1"], "--rows says nothing about gradients"),
         (["--only", "text.blokcs.*"], "fits none of"),
+        (["--break", "text.blokcs.*"], "fits none of"),
+        (["--replace", "text.norm=none.safetensors"], "none.safetensors"),
         (["--map", "/nowhere/map.png"], "there is no folder /nowhere"),
         (["--precision", "bf16-hf-eager"], "rounding has no gradient"),
     ],
