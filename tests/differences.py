@@ -10,7 +10,7 @@ from npgemma import paligemma, text
 from npgemma.base.precision import Precision, unrounded
 from npgemma.base.weights import Weights
 from npgemma.learn.losses import IGNORED
-from npgemma.learn.teaching import make_batch
+from npgemma.learn.teaching import Batch, make_batch
 from npgemma.paligemma import Model
 
 COMPLEX = Precision("complex", np.complex128, unrounded, unrounded, (np.complex128,))
@@ -25,10 +25,14 @@ def complex_step(function, x, direction):
     return np.imag(function(x + 1j * STEP * direction)) / STEP
 
 
+# Steps of a finite difference and what each value counts: the derivative to the sixth order of the step.
+NEAR = np.array([1, -1, 2, -2, 3, -3])
+COUNTS = np.array([45, -45, -9, 9, 1, -1]) / 60
+
+
 def central(function, step):
-    """The derivative of a function of one number at 0, to the sixth order of the step."""
-    pairs = [(function(n * step) - function(-n * step)) for n in (1, 2, 3)]
-    return (45 * pairs[0] - 9 * pairs[1] + pairs[2]) / (60 * step)
+    """The derivative of a function of one number at 0."""
+    return np.dot(COUNTS, [function(each * step) for each in NEAR]) / step
 
 
 def a_batch(cfg, seed=3):
@@ -47,24 +51,39 @@ def complex_model(cfg, arrays):
     return Model(cfg, Weights({name: array.astype(np.complex128) for name, array in arrays.items()}, COMPLEX))
 
 
-def loss_of(model, batch, observe=None):
+def copies_of(batch, number):
+    """A batch so many times in one, row after row."""
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return Batch(**{
+        name: None if x is None else np.concatenate([x] * number) for name, x in fields.items()
+    })
+
+
+def seen_by(w, cfg, batch):
+    """The soft tokens of a batch's pictures."""
+    return None if batch.pixels is None else paligemma.see(w, cfg, batch.pixels)
+
+
+def loss_of(model, batch, observe=None, soft=None):
     """The mean loss of a batch, written anew: float64, or complex for a complex model."""
+    return losses_of(model, batch, observe, soft)[0]
+
+
+def losses_of(model, batch, observe=None, soft=None, copies=1):
+    """The mean loss of each of the copies that a batch holds; ``soft`` where the pictures have been seen already."""
     w = model.weights if observe is None else model.weights.watched_by(observe)
     cfg = model.config
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.ComplexWarning)  # Positions are real.
-        soft = None if batch.pixels is None else paligemma.see(w, cfg, batch.pixels)
+        soft = seen_by(w, cfg, batch) if soft is None else soft
         norm, _ = paligemma.read(w, cfg, batch.ids, soft, batch.token_types, batch.attention_mask, batch.positions)
     logits = text.logits(norm, w.at("text"), cfg.text)
     rows = logits[batch.labels != IGNORED]
     labels = batch.labels[batch.labels != IGNORED]
     shifted = rows - rows.real.max(axis=-1, keepdims=True)
-    return np.mean(np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(rows)), labels])
+    losses = np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(rows)), labels]
+    return losses.reshape(copies, -1).mean(axis=1)
 
 
 def wide_arrays(cfg, seed=0):
     return {name: array.astype(np.float64) for name, array in random_arrays(cfg, seed).items()}
-
-
-def without_pictures(batch, ids):
-    return dataclasses.replace(batch, ids=ids, pixels=None)

@@ -33,7 +33,9 @@ class Adapted(Mapping):
         up = self.factors.get(f"{name}/{UP}")
         if up is None:
             return self.base[name]
-        return half.widen(self.base[name]) + self.scale * (up @ self.factors[f"{name}/{DOWN}"])
+        whole = up @ self.factors[f"{name}/{DOWN}"]
+        whole *= self.scale  # where it lies: a matrix is made anew at each reading
+        return half.widen(self.base[name]) + whole
 
     def __contains__(self, name: object) -> bool:
         return name in self.base

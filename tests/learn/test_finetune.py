@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from lessons import write_lessons
+from lessons import short_model, write_lessons
 
-from npgemma import load
 from npgemma.base.errors import InputError, OutputError
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.learn import finetune as module
@@ -18,7 +17,7 @@ SHORT = Course(steps=4, batch=2, micro=2, rate=1e-3, warm_up=2, lora=2, every=1,
 
 @pytest.fixture(scope="module")
 def model():
-    return load()
+    return short_model()
 
 
 @pytest.fixture(scope="module")
