@@ -113,7 +113,7 @@ def near(value, rng):
 
 def write_oddly(value, rng):
     """Write a JSON value with one place, drawn by chance, in a way that no writer would."""
-    left = rng.randrange(len(places([value])))
+    left = rng.randrange(len(places([value])))  # the value itself is a place
 
     def write(node):
         nonlocal left
@@ -159,7 +159,9 @@ def mutate_json(data, rng):
     """Change a JSON text: as a value, in how it is written, as bytes, or by odd JSON in the place of something."""
     way = rng.randrange(6)
     if way < 2:
-        return json.dumps(mutate_value(json.loads(data), rng), ensure_ascii=rng.random() < 0.9).encode(errors="replace")
+        value = json.loads(data)
+        value = mutate_value(value, rng) if isinstance(value, dict | list) else odd_value(rng)
+        return json.dumps(value, ensure_ascii=rng.random() < 0.9).encode(errors="replace")
     if way < 4:
         return write_oddly(json.loads(data), rng)
     if way == 4:

@@ -109,7 +109,8 @@ def sums(theirs, truth, emulated, real=None):
     squares, equal, count = np.zeros(3), 0, 0
     for start in range(0, flat[0].size, PIECE):
         piece = slice(start, start + PIECE)
-        x, exact, recipe = (each[piece].astype(np.float64) for each in flat)
+        with np.errstate(invalid="ignore"):  # NaN where nothing counts
+            x, exact, recipe = (each[piece].astype(np.float64) for each in flat)
         if chosen is not None and not chosen[piece].all():
             x, exact, recipe = (each[chosen[piece]] for each in (x, exact, recipe))
         squares += [float(np.sum(np.square(each))) for each in (x - exact, recipe - exact, exact)]

@@ -20,7 +20,7 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
         Of the pack's tensors and, with the model, of all others that the port wrote down.
     """
     given, cfg = pack.given(), config_of(pack)
-    if model is not None and weights_digest(model) != pack.manifest["model"]["weights_sha256"]:
+    if model is not None and weights_digest(model) != pack.manifest["model"].get("weights_sha256"):
         raise InputError(
             "the model's weights are not those that the pack was made with; leave --model out, or give the other"
         )

@@ -34,6 +34,7 @@ from npgemma.judge.statistics import statistics
 
 ACCUMULATED = ".acc"
 MOST_BLOCKS = 1000  # of a tower; the largest release has 46
+LARGEST = 2**20  # of any size; the largest vocabulary has 257,216 rows
 
 
 def results(case, recipe):
@@ -167,13 +168,36 @@ def config_of(pack):
         others = {name: held[name] for name in ("image_token_id", "pad_id", "bos_id")}
         ends, conventions = tuple(held["eos_ids"]), Conventions(**held["conventions"])
         found = Config(vision, text, **others, eos_ids=ends, conventions=conventions)
-        hash(found)  # a list where a number belongs cannot be one
-        if not (0 < vision.depth <= MOST_BLOCKS and 0 < text.depth <= MOST_BLOCKS):
-            raise ValueError(f"{vision.depth} and {text.depth} blocks")
+        check_numbers(found)
         schema(found)  # which computes with all sizes
         return found
     except (LookupError, TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError) as problem:
         raise CheckpointError(f"{pack.folder}: the manifest's configuration is damaged: {problem!r}") from None
+
+
+def check_numbers(cfg):
+    """Refuse a configuration whose numbers are none, or larger than any model's; raises ValueError."""
+    for part in (cfg.vision, cfg.text):
+        for each in fields(part):
+            value = getattr(part, each.name)
+            if not is_fit(value, each.type):
+                raise ValueError(f"{each.name} is {value!r:.40}")
+        if not 0 < part.depth <= MOST_BLOCKS:
+            raise ValueError(f"{part.depth} blocks")
+    ids = (cfg.image_token_id, cfg.pad_id, cfg.bos_id, *cfg.eos_ids)
+    if not all(type(token) is int and 0 <= token < LARGEST for token in ids):
+        raise ValueError(f"ids {ids!r:.40}")
+
+
+def is_fit(value, kind):
+    """Whether a value of a configuration is of its kind: a count, a finite number above zero, windows."""
+    if kind is int:
+        return type(value) is int and 1 <= value <= LARGEST
+    if kind is bool:
+        return type(value) is bool
+    if isinstance(value, tuple):
+        return all(window is None or is_fit(window, int) for window in value)
+    return value is None and kind is not float or type(value) in (int, float) and 0 < value < 1e12
 
 
 def near_result(case, recipe):
@@ -232,10 +256,22 @@ def judge_accumulator(case, name, theirs):
     return row
 
 
+def cases_of(pack):
+    """The cases of the operations that a pack names, at the lengths that it names."""
+    cfg = config_of(pack)
+    named = {tuple(name.split(".")[:2]) for name in pack.entries}
+    ops = {op.removeprefix("sliding_") for op, *_ in named}
+    for op in ops:
+        # A damaged size could be of any length, and fill the memory.
+        for length in vectors.lengths(op, cfg):
+            if (op, str(length)) not in named:
+                raise CheckpointError(f"{pack.folder}: its configuration wants {op}.{length}, which it does not hold")
+    return {case.name: case for op in vectors.MAKERS if op in ops for case in vectors.cases(op, cfg)}
+
+
 def judge_ops(pack, port):
     """Judge all results of a port that the op tier has cases for, one at a time."""
-    cases = {case.name: case for case in vectors.all_cases(config_of(pack))}
-    rows = []
+    cases, rows = cases_of(pack), []
     for name in pack.entries:
         for each in (name, name + ACCUMULATED):
             if each in port.readers and name in cases:

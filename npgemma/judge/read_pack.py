@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.base.errors import CheckpointError
-from npgemma.files.reader import read_json
+from npgemma.files.reader import read_json, why
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.judge.pack import FORMAT, MANIFEST, VERSION, files_in
 from npgemma.judge.schema import check
 from npgemma.tracing import trace_file
 
 QUESTION = ("ids", "token_types", "attention_mask", "positions")
+# In what types a file may hold a tensor of each kind.
+KINDS = {"float": ("F64", "F32", "BF16"), "integer": ("I64",), "boolean": ("BOOL",)}
 SCHEMA = Path(__file__).parent / "golden-pack-1.schema.json"
 
 
@@ -103,16 +105,21 @@ def check_files(folder, listed, hashes):
     """Hold the files that are listed against those that are there."""
     for name in listed:
         path = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts
+            there = path.is_file()
+        except (OSError, RuntimeError, ValueError) as problem:  # too long a name, a circle of links, a NUL
+            raise CheckpointError(f"{folder}: {name!r:.80} cannot be read: {why(problem):.200}") from None
+        if not inside:
             raise CheckpointError(f"{folder / MANIFEST}: the file {name!r:.80} lies outside the pack")
-        if not path.is_file():
-            raise CheckpointError(f"{folder}: {name} is missing; fetch the pack again")
+        if not there:
+            raise CheckpointError(f"{folder}: {name:.80} is missing; fetch the pack again")
         if path.stat().st_size != listed[name]["bytes"]:
             raise CheckpointError(
                 f"{path}: has {path.stat().st_size:,} bytes, the manifest says {listed[name]['bytes']:,}"
             )
-    there = files_in(folder) if hashes else {}
-    for name, entry in there.items():
+    found = files_in(folder) if hashes else {}
+    for name, entry in found.items():
         if name in listed and entry["sha256"] != listed[name]["sha256"]:
             raise CheckpointError(
                 f"{folder / name}: its bytes are not those that the manifest was written for (sha256)"
@@ -121,6 +128,8 @@ def check_files(folder, listed, hashes):
 
 def check_tensors(pack):
     """Hold what the manifest says of tensors against the files."""
+    if len(pack.entries) < len(pack.manifest["tensors"]):
+        raise CheckpointError(f"{pack.folder}: the manifest lists a tensor twice; fetch the pack again")
     for name, entry in pack.entries.items():
         mapped = pack.files.get("recipe.safetensors")
         if mapped is None or name not in mapped.tensors:
@@ -128,5 +137,11 @@ def check_tensors(pack):
                 f"{pack.folder}: the manifest lists {name!r:.80}, which recipe.safetensors does not hold"
             )
         wanted = [entry["sample"]["count"]] if "sample" in entry else entry["shape"]
-        if list(mapped.tensors[name].shape) != wanted:
-            raise CheckpointError(f"{pack.folder}: {name} is {mapped.tensors[name].shape}, the manifest says {wanted}")
+        for file in (mapped, pack.files.get("truth.safetensors")):
+            if file is None or name not in file.tensors:
+                continue
+            held = file.tensors[name]
+            if list(held.shape) != wanted:
+                raise CheckpointError(f"{file.path}: {name} is {held.shape}, the manifest says {wanted}")
+            if held.dtype not in KINDS[entry["kind"]]:
+                raise CheckpointError(f"{file.path}: {name} is of {held.dtype}, the manifest says {entry['kind']}")

@@ -3,9 +3,6 @@
 One is read at a time, mapped where the format allows it.
 """
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +11,10 @@ import numpy as np
 
 from npgemma.base import half
 from npgemma.base.errors import CheckpointError
+from npgemma.files.arrays import archive_readers, read_array
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.judge import raw
 from npgemma.tracing import trace_file
-
-# What NumPy and zipfile raise when an archive, or an array in it, is none or damaged.
-DAMAGED = (
-    OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, AttributeError, LookupError,
-    TypeError, SyntaxError, zlib.error, struct.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,12 +41,7 @@ class Theirs:
         CheckpointError
             If it is damaged, or holds no numbers.
         """
-        try:
-            array = self.readers[name]()
-        except DAMAGED as problem:
-            if isinstance(problem, CheckpointError):
-                raise
-            raise CheckpointError(f"{self.path}: {name!r} cannot be read: {problem}") from None
+        array = self.readers[name]()
         if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # how NumPy writes another package's bfloat16
             array = array.view(np.uint16)
         if array.dtype.kind not in "fiub":
@@ -74,7 +61,7 @@ def open_theirs(path):
     if path.is_dir():
         return Theirs(path, in_folder(path))
     if path.suffix == ".npz":
-        return Theirs(path, in_npz(path))
+        return Theirs(path, archive_readers(path, CheckpointError))
     mapped = open_safetensors(path)
     in_order = sorted(mapped.tensors.values(), key=lambda tensor: tensor.start)
     return Theirs(path, {each.name: lambda name=each.name: trace_file.read_tensor(mapped, name) for each in in_order})
@@ -87,19 +74,4 @@ def in_folder(folder):
     files = sorted(folder.glob("*.npy"))
     if not files:
         raise CheckpointError(f"{folder}: holds neither {raw.LIST} nor .npy files; want tensors of a port")
-    return {file.stem: lambda file=file: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
-
-
-def in_npz(path):
-    """The tensors of an .npz archive, each unpacked when it is read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except DAMAGED as problem:
-        raise CheckpointError(f"{path}: is no .npz archive: {problem}") from None
-
-    def read(name):
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
-
-    return {name: lambda name=name: read(name) for name in names}
+    return {file.stem: lambda file=file: read_array(file, CheckpointError) for file in files}

@@ -90,6 +90,17 @@ def widths(cfg):
     return [3 * vision.patch_size**2, vision.width, vision.mlp_width, text.width, heads, text.mlp_width]
 
 
+def lengths(op, cfg):
+    """The lengths in the names of an operation's cases; none where it has no such."""
+    heads, keys = [cfg.vision.head_dim, cfg.text.head_dim], min(cfg.vision.num_patches + 8, 1032)
+    found = {
+        "linear": widths(cfg), "layer_norm": [cfg.vision.width], "rms_norm": [cfg.text.width], "softmax": [keys],
+        "rotate": [cfg.text.head_dim], "scores": heads, "mixed": [keys], "embed": [cfg.text.width],
+        "patchify": [cfg.vision.patch_size],
+    }  # fmt: skip
+    return found.get(op, [])
+
+
 def linear(op, cfg):
     """Products with matrices, one of them with a bias."""
 
@@ -97,7 +108,7 @@ def linear(op, cfg):
         x, weight = datasets.factors(name, length)
         return "linear(x, weight)", {"x": x, "weight": weight}, {}, "linear(x, weight)"
 
-    yield from each_set(op, widths(cfg), make)
+    yield from each_set(op, lengths(op, cfg), make)
     x, weight = datasets.factors("gaussian", cfg.vision.width, 1)
     arrays = {"x": x, "weight": weight, "bias": bf16(datasets.bell(7, (len(weight),)))}
     text = "linear(x, weight, bias)"
@@ -117,7 +128,7 @@ def rms_norm(op, cfg):
         weight = bf16(datasets.bell(20 + number, (length,)) * 0.3)
         return "rms_norm(x, weight, eps)", {"x": rows_of(name, length), "weight": weight}, {"eps": cfg.text.norm_eps}
 
-    yield from each_set(op, [cfg.text.width], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def layer_norm(op, cfg):
@@ -134,7 +145,7 @@ def layer_norm(op, cfg):
             {"eps": cfg.vision.norm_eps},
         )
 
-    yield from each_set(op, [cfg.vision.width], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def gelu(op, cfg):
@@ -155,7 +166,6 @@ def soft_cap(op, cfg):
 
 def softmax(op, cfg):
     """Rows that see some keys, one, all, none."""
-    length = cfg.vision.num_patches + 8
 
     def make(name, length, number):
         mask = datasets.uniform(50 + number, 32 * length).reshape(32, length) < 0.7
@@ -164,7 +174,7 @@ def softmax(op, cfg):
         x = bf16(4 * rows_of(name, length)).reshape(1, 1, 1, 32, length)
         return "softmax(hide(x, mask))", {"x": x, "mask": mask[None]}
 
-    yield from each_set(op, [min(length, 1032)], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def angles(op, cfg):
@@ -191,7 +201,7 @@ def rotate(op, cfg):
             "sin": round_bf16(np.sin(turned)),
         }
 
-    yield from each_set(op, [H], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def scores(op, cfg):
@@ -204,7 +214,7 @@ def scores(op, cfg):
         scale = cfg.vision.query_scale if length == cfg.vision.head_dim else cfg.text.query_scale
         return f"inner({product}) * scale", arrays, {"scale": scale}, product
 
-    yield from each_set(op, [cfg.vision.head_dim, cfg.text.head_dim], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def mixed(op, cfg):
@@ -216,7 +226,7 @@ def mixed(op, cfg):
         product = "probs @ group_heads(v, 2)"
         return f"merge_heads({product})", arrays, {}, product
 
-    yield from each_set(op, [min(cfg.vision.num_patches + 8, 1032)], make)
+    yield from each_set(op, lengths(op, cfg), make)
 
 
 def embed(op, cfg):

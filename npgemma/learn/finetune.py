@@ -30,6 +30,7 @@ from npgemma.learn.teaching import teach
 from npgemma.paligemma import Model
 
 STATE = "state.safetensors"
+DAMAGED = "the state is damaged: remove it, or choose another folder (-o)"
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,26 @@ def resume(path: Path, fresh: Learner, mark: str) -> Learner:
     parts: dict[str, dict[str, Any]] = {"weight": {}, "memory": {}}
     for name in file.tensors:
         kind, _, rest = name.partition("/")
-        parts[kind][rest] = np.array(file.array(name))  # a copy: the file is replaced while it would be mapped
-    return Learner(parts["weight"], fresh.settings, int(file.metadata["step"]), parts["memory"])
+        array = np.array(file.array(name))  # a copy: the file is replaced while it would be mapped
+        check_state(path, name, array, fresh)
+        parts[kind][rest] = array
+    step = file.metadata.get("step", "")
+    if not (step.isascii() and step.isdecimal() and len(step) < 10):
+        raise CheckpointError(f"{path}: its step is {step!r:.40}; {DAMAGED}")
+    return Learner(parts["weight"], fresh.settings, int(step), parts["memory"])
+
+
+def check_state(path: Path, name: str, array: np.ndarray, fresh: Learner) -> None:
+    """Hold one array of a state against the weights that learn."""
+    kind, _, rest = name.partition("/")
+    weight, _, what = (rest, "", "") if kind == "weight" else rest.rpartition("/")
+    if (kind, what) not in (("weight", ""), ("memory", "mean"), ("memory", "square")) or weight not in fresh.weights:
+        raise CheckpointError(f"{path}: {name!r:.80} is nothing that a run leaves; {DAMAGED}")
+    wanted = fresh.weights[weight].shape
+    if array.shape != wanted or array.dtype != np.float32:
+        raise CheckpointError(f"{path}: {name} is {array.shape} {array.dtype}; want {wanted} float32; {DAMAGED}")
+    if not np.all(np.isfinite(array)) or what == "square" and np.any(array < 0):
+        raise CheckpointError(f"{path}: {name} holds NaN, infinity, or a square below zero; {DAMAGED}")
 
 
 def write_result(model: Model, course: Course, out: Path, base: Path, name: str) -> str:

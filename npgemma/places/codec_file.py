@@ -3,8 +3,6 @@
 Not supported: pickled files, codecs of another depth or kernel size, more or fewer words than 128.
 """
 
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +13,14 @@ from npgemma.base.precision import PRECISIONS
 from npgemma.base.weights import Weights
 from npgemma.checkpoints.hub_cache import find_model
 from npgemma.checkpoints.loading import TINY
+from npgemma.files.arrays import archive_readers
 from npgemma.files.folder import model_file
-from npgemma.files.reader import is_there, read_file
+from npgemma.files.reader import is_there
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.places.codec import HALVINGS, NUM_BLOCKS, NUM_WORDS
 
 SUFFIXES = (".npz", ".safetensors")
 NAMES = ("codec.safetensors", "vae-oid.npz")  # looked for in a model's folder, in this order
-UNPACKED_LIMIT = 1 << 26  # bytes; the released file has 8.5 MB
 EMBEDDING = "_vq_vae._embedding"
 # Running averages that training leaves behind; nothing reads them.
 AVERAGES = {"_vq_vae._ema_cluster_size": (NUM_WORDS,), "_vq_vae._ema_w": (NUM_WORDS, "E")}
@@ -89,7 +87,7 @@ def read_codec(path, dtype="float32"):
     if missing or unknown:
         raise CheckpointError(
             f"{path}: is no mask codec: {len(missing)} arrays are missing ({', '.join(missing[:3]) or 'none'}), "
-            f"{len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'}); want those of {NAMES[1]}"
+            f"{len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none':.200}); want those of {NAMES[1]}"
         )
     for theirs, axes in [*layout().values(), *AVERAGES.items()]:
         if theirs in stored:
@@ -143,20 +141,10 @@ def check_array(path, name, array, axes, letters):
 
 def read_npz(path):
     """Read an archive of arrays without unpickling anything."""
-    data = io.BytesIO(read_file(path, UNPACKED_LIMIT, CheckpointError))
-    try:
-        with zipfile.ZipFile(data) as archive:
-            if (size := sum(member.file_size for member in archive.infolist())) > UNPACKED_LIMIT:
-                raise CheckpointError(f"{path}: would unpack to {size:,} bytes; a mask codec has 8.5 million")
-        with np.load(data, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files}
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as problem:
-        raise CheckpointError(f"{path}: is no archive of plain arrays: {problem}; get the file again") from None
-    wrong = [name for name, array in stored.items() if not isinstance(array, np.ndarray) or array.dtype != np.float32]
+    stored = {name: read() for name, read in archive_readers(path, CheckpointError).items()}
+    wrong = [name for name, array in stored.items() if array.dtype != np.float32]
     if wrong:
-        raise CheckpointError(f"{path}: {wrong[0]} is no array of float32, as the released codec's are")
+        raise CheckpointError(f"{path}: {wrong[0]!r:.80} is no array of float32, as the released codec's are")
     return stored
 
 

@@ -230,7 +230,7 @@ def finished_lines(output: Lines | None, questions: list[Question], mark: str) -
     if not MARKED.match(data):
         raise InputError(f"{path}: holds something else than answers of --batch; choose another --output")
     whole = data[: data.rfind(b"\n") + 1]
-    lines = whole.splitlines()
+    lines = whole.split(b"\n")[:-1]  # splitlines() would end one at a \r too
     found = [check_finished(path, line, question, mark) for line, question in zip(lines, questions, strict=False)]
     if len(lines) > len(questions):
         raise InputError(f"{path}: holds {len(lines)} answers to {len(questions)} questions; choose another --output")

@@ -67,7 +67,7 @@ def op_packs():
 
 def write_op_pack(folder):
     cfg = GENERATIONS["paligemma-2"]
-    cases = [*vectors.cases("gelu", cfg), *vectors.cases("linear", cfg)][:4]
+    cases = [case for op in ("gelu", "rms_norm", "rotate", "soft_cap") for case in vectors.cases(op, cfg)]
     op_pack.write_op_pack(cases, op_pack.plan_files(cases, "float32"), cfg, "float32", folder / "ops")
 
 
