@@ -10,6 +10,7 @@ Read the model in this order: config, ops, rotary, masks, attention, vision, tex
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,3 +61,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "_pydevd_bundle.pydevd_extension_utils" in sys.modules:  # the debugger of VS Code and PyCharm
+    importlib.import_module("npgemma.show.hover").register()
