@@ -17,7 +17,7 @@ from npgemma.base.weights import Weights
 from npgemma.config import Config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """What :func:`npgemma.load` gives: a configuration, the weights, and what turns pictures and words into numbers.
 
@@ -29,6 +29,13 @@ class Model:
     tokenizer: Any = None
     image_settings: Any = None
     name: str = ""
+
+    def __repr__(self):
+        """A screen: both towers' sizes, the weights as a tree, the tokenizer, how pictures are read."""
+        towers = {"vision": self.config.vision, "text": self.config.text}
+        sizes = [f"{name} {cfg.depth} blocks of {cfg.width}, {cfg.num_heads} heads" for name, cfg in towers.items()]
+        parts = self.weights, self.tokenizer, self.image_settings
+        return "\n".join([f"Model {self.name!r}: {'; '.join(sizes)}", *(repr(each) for each in parts if each)])
 
 
 def forward(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 import golden
 from npgemma import forward, generate, load
+from npgemma.base.tensors import schema
+from npgemma.base.weights import Weights
 from npgemma.checkpoints.loading import TINY
+from npgemma.config import VARIANTS
 from npgemma.generation.generate import generate_batch
 from npgemma.generation.requests import Request
 
@@ -32,6 +36,17 @@ def tensors():
 def test_the_box_is_small():
     assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) <= 10 * MEGABYTE
     assert sum(path.stat().st_size for path in BOX.rglob("*") if path.is_file()) <= 3 * MEGABYTE
+
+
+def test_the_repr_of_the_model_of_its_tokenizer_and_of_an_answer_fit_a_screen(model):
+    largest = VARIANTS["paligemma2-28b-896"]
+    arrays = {name: np.broadcast_to(np.float32(0), weight.shape) for name, weight in schema(largest).items()}
+    answer = generate(model, prompt="caption en", max_new_tokens=2)
+    large = replace(model, config=largest, weights=Weights(arrays))
+    for each in (model, large, model.tokenizer, model.tokenizer.vocabulary, answer):
+        assert len(repr(each)) < 2000 and len(repr(each).splitlines()) <= 24, repr(each)
+    assert "1,792 pieces" in repr(model) and "text 4 blocks of 128" in repr(model) and "blocks x 5" in repr(model)
+    assert "prompt_ids" not in repr(answer) and "ids=(" in repr(answer)
 
 
 def test_it_is_paligemma_2_in_small(model):

@@ -65,6 +65,13 @@ class Adapter:
                 raise SystemExit("the program ended without a stop")
         return message
 
+    def close(self):
+        """End the program, then the adapter; only then may its streams be closed."""
+        number = self.send("disconnect", terminateDebuggee=True)
+        while self.receive().get("request_seq") != number:
+            pass
+        self.process.communicate(timeout=30)
+
     def event(self, name):
         """Wait for an event; gives its body."""
         return self.until(lambda message: message.get("event") == name).get("body", {})
@@ -111,8 +118,7 @@ def stop(checkout, python, condition):
     print("Variables: " + " ".join(each["name"] for each in variables))
     for name, text in shown.items():
         print(f"  {name:8} {text}")
-    adapter.send("disconnect", terminateDebuggee=True)
-    adapter.process.communicate(timeout=30)
+    adapter.close()
     return frames[0], line, shown
 
 

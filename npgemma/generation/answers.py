@@ -51,7 +51,7 @@ class Answer:
     ids: tuple[int, ...]
     finish_reason: str
     logprobs: tuple[float, ...] = ()
-    prompt_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = field(default=(), repr=False)
     score: float = 0.0
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)

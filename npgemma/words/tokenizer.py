@@ -30,7 +30,7 @@ COMMANDS = re.compile(
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tokenizer:
     """A vocabulary ready for use; made by :func:`load_tokenizer`.
 
@@ -41,6 +41,9 @@ class Tokenizer:
     typed: re.Pattern[str] | None
     spaced: re.Pattern[str] | None
     special_ids: frozenset[int]
+
+    def __repr__(self) -> str:
+        return f"Tokenizer with a {self.vocabulary!r}"
 
     @property
     def vocab_size(self) -> int:

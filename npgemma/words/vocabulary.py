@@ -46,7 +46,7 @@ class AddedToken:
     normalized: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vocabulary:
     """Pieces by id, ids by piece, the order of merges, and the added tokens.
 
@@ -59,6 +59,9 @@ class Vocabulary:
     ids: Mapping[str, int]
     merges: Mapping[tuple[str, str], int] | None
     added: tuple[AddedToken, ...]
+
+    def __repr__(self) -> str:
+        return f"Vocabulary of {len(self.pieces):,} pieces, {len(self.added):,} of them cut out whole, {self.source}"
 
     def rank(self, left: str, right: str) -> tuple[int, int] | None:
         """Give the rank of merging two neighbours (smaller merges earlier), or None where they do not merge."""
