@@ -6,6 +6,12 @@
 >>> npgemma.trace(model, "cat.png", "caption en", only="text.*")
 >>> npgemma.gradients(model, "cat.png", "caption en", "a cat")  # what each number had to do with the surprise
 
+And in a debugger, of what is there:
+
+>>> npgemma.describe(q)                                      # one line: shape, range, mean, histogram
+>>> print(npgemma.draw_mask(mask))                           # who may look at whom
+>>> npgemma.lens(model, out)                                 # what the model would say after this block
+
 Read the model in this order: config, ops, rotary, masks, attention, vision, text, paligemma.
 """
 
@@ -14,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from npgemma.base.describe import describe
     from npgemma.base.errors import NpgemmaError
     from npgemma.checkpoints.loading import load
     from npgemma.generation.generate import generate, generate_batch
@@ -24,25 +31,30 @@ if TYPE_CHECKING:
     from npgemma.places.evaluate import evaluate
     from npgemma.places.locate import locate
     from npgemma.places.segments import encode_mask
-    from npgemma.tracing.breaking import break_on
+    from npgemma.show.lens import lens
+    from npgemma.show.mask_art import draw_mask
+    from npgemma.show.breaking import break_on
     from npgemma.tracing.trace import trace
 
 __all__ = [
-    "Model", "NpgemmaError", "break_on", "encode_mask", "evaluate", "forward", "generate", "generate_batch",
-    "gradients", "load", "load_codec", "locate", "score", "trace",
+    "Model", "NpgemmaError", "break_on", "describe", "draw_mask", "encode_mask", "evaluate", "forward", "generate",
+    "generate_batch", "gradients", "lens", "load", "load_codec", "locate", "score", "trace",
 ]
 
 # Where each public name is defined: imported when it is first used, for none needs all the others.
 HOMES = {
     "Model": "paligemma",
     "NpgemmaError": "base.errors",
-    "break_on": "tracing.breaking",
+    "break_on": "show.breaking",
+    "describe": "base.describe",
+    "draw_mask": "show.mask_art",
     "encode_mask": "places.segments",
     "evaluate": "places.evaluate",
     "forward": "paligemma",
     "generate": "generation.generate",
     "generate_batch": "generation.generate",
     "gradients": "learn.teaching",
+    "lens": "show.lens",
     "load": "checkpoints.loading",
     "load_codec": "places.codec_file",
     "locate": "places.locate",

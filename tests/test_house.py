@@ -35,7 +35,7 @@ ROOMS = {
     "learn": {"base", "files", "words", "checkpoints", "generation", "tracing", "backward"} | MODEL,
     "places": {"base", "files", "words", "checkpoints", "generation"} | MODEL,
     "judge": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
-    "show": {"base", "files", "words", "checkpoints", "generation", "tracing"} | MODEL,
+    "show": {"base", "files", "words", "checkpoints", "generation", "tracing", "backward"} | MODEL,
     "explaining": {"base", "files", "words", "generation", "tracing", "places", "show"} | MODEL,
 }
 VERBS = {"verbs", "cli", *ROOMS} | MODEL

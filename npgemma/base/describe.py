@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.base import half
+from npgemma.base.errors import InputTypeError
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BINS = 10
@@ -71,8 +72,15 @@ def describe(x, name: str = "", letters: str = "", most: int | None = None) -> s
     Returns
     -------
     line : str
+
+    Raises
+    ------
+    InputTypeError
+        If it holds no numbers.
     """
     host = to_host(x)
+    if host.dtype.kind not in "biuf":
+        raise InputTypeError(f"came as {type(x).__name__} of {host.dtype}; want an array of numbers", argument="x")
     step = 1 if most is None else max(1, -(-host.size // most))
     summary = summarise(host, is_attention=name.endswith("probs") and step == 1, step=step)
     sampled = "" if step == 1 else f"  (every {step}th value)"

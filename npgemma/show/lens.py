@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npgemma import ops, text
+from npgemma.base.errors import InputError
 from npgemma.paligemma import Model
 from npgemma.show.token_table import pieces_of
 
@@ -42,26 +43,40 @@ def likeliest_of(model: Model, outs, count: int = 5) -> list[list[tuple[str, flo
     ]
 
 
-def lens_line(model: Model, out, count: int = 5) -> str:
-    """The likeliest next tokens as one line."""
-    return "  ".join(f"{piece} {prob:.2f}" for piece, prob in likeliest(model, out, count))
-
-
-def lens(model: Model, trace: Mapping, row: int = -1, count: int = 5) -> str:
-    """A line for each block that a trace holds.
+def lens(model: Model, seen, row: int = -1, count: int = 5) -> str:
+    """Say what the model would say next, by what leaves a block, or each of several.
 
     Parameters
     ----------
     model : Model
-    trace : mapping of str to array
-        With ``text.blocks.N.out``; ``npgemma.trace(..., only="text.blocks.*.out")``.
+    seen : mapping of str to array, or array (..., D)
+        A trace with ``text.blocks.N.out`` (``npgemma.trace(..., only="text.blocks.*.out")``), or one such tensor as it
+        is in a debugger; ``middle`` and ``text.spliced`` are of the residual stream too.
     row : int
-        Which of the kept positions.
+        Which position, of those that are there, of the first prompt.
     count : int
+        How many tokens.
+
+    Returns
+    -------
+    lines : str
+        A line for each block that a trace holds, or one for an array.
+
+    Raises
+    ------
+    InputError
+        If there is no such tensor, or no such row.
     """
-    lines = []
-    for n in range(model.config.text.depth):
-        name = f"text.blocks.{n}.out"
-        if name in trace:
-            lines.append(f"{name:20} {lens_line(model, trace[name][0, row], count)}")
-    return "\n".join(lines)
+    if isinstance(seen, Mapping):
+        names = [f"text.blocks.{n}.out" for n in range(model.config.text.depth) if f"text.blocks.{n}.out" in seen]
+        if not names:
+            raise InputError("the trace holds no text.blocks.N.out; keep them: only='text.blocks.*.out'", argument="seen")
+        return "\n".join(f"{name:20} {lens(model, seen[name], row, count)}" for name in names)
+    D = model.config.text.width
+    if getattr(seen, "ndim", 0) < 1 or seen.shape[-1] != D:
+        raise InputError(f"came as {getattr(seen, 'shape', type(seen).__name__)}; want a trace, or an array of rows of "
+                         f"{D} numbers, such as text.blocks.0.out (B, T, {D})", argument="seen")
+    rows = seen.reshape(-1, *seen.shape[-2:])[0] if seen.ndim > 1 else seen[None]
+    if not -len(rows) <= row < len(rows):
+        raise InputError(f"came as {row}; want one of 0..{len(rows) - 1}", argument="row")
+    return "  ".join(f"{piece} {prob:.2f}" for piece, prob in likeliest(model, rows[row], count))

@@ -2,32 +2,49 @@
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
+from npgemma.base.describe import to_host
+from npgemma.base.errors import InputError
+
 SHADES = " ░▒▓█"
+# The part of a range that still shows, as the palest shade.
+LEAST = 1e-9
 # A terminal's width and a screen's height; what is larger is drawn coarser.
 WIDTH, HEIGHT = 64, 24
 
 
-def draw_mask(mask: np.ndarray) -> str:
+def draw_mask(mask) -> str:
     """Draw who may look at whom: a line a query, a column a key; full where True.
 
     Parameters
     ----------
-    mask : (T, S)
+    mask : (T, S) or (B, T, S)
         Larger ones are drawn coarser: a character then stands for several keys of several queries, shaded by how many
-        of them are True.
+        of them are True.  Of a batch each row is drawn.
 
     Returns
     -------
     picture : str
         Queries and keys are numbered from 0.
+
+    Raises
+    ------
+    InputError
+        If it has other axes, or none to draw.
     """
-    T, S = mask.shape
+    host = to_host(mask)
+    if host.ndim not in (2, 3) or host.dtype.kind not in "biuf" or not host.size:
+        raise InputError(f"came as {host.dtype} {host.shape}; want booleans (T, S) or (B, T, S)", argument="mask")
+    if host.ndim == 3:
+        titles = [f"row {row} of the batch\n" if len(host) > 1 else "" for row in range(len(host))]
+        return "\n".join(title + draw_mask(one) for title, one in zip(titles, host, strict=True))
+    T, S = host.shape
     rows, columns = runs(T, HEIGHT), runs(S, WIDTH)
     lines = [
-        f"{label(low, high):>9} |{''.join(shade(float(mask[low:high, a:b].mean())) for a, b in columns)}|"
+        f"{label(low, high):>9} |{''.join(shade(float(host[low:high, a:b].mean())) for a, b in columns)}|"
         for low, high in rows
     ]
     ruler = f"{'keys':>9}  0 to {S - 1}" + ("" if len(columns) == S else f", {columns[0][1]} a character")
@@ -65,17 +82,19 @@ def draw_attention_row(probs: np.ndarray, is_image: Sequence[bool], labels: Sequ
     Returns
     -------
     picture : str
-        Shaded relative to the largest value.
+        Each grid is shaded from its own smallest number to its own largest, which are written over it; bars are as
+        long as compares with the token that is looked at most.
     """
-    largest = max(float(np.max(probs)), 1e-30)
     lines = []
     for low, high in image_runs(is_image):
-        lines.append(f"keys {low}-{high - 1}, image patches: {float(np.sum(probs[low:high])):.3f} of the attention")
-        lines += grid(np.asarray(probs[low:high]) / largest)
-    for place, (value, name) in enumerate(zip(probs, labels, strict=True)):
-        if not is_image[place]:
-            bar = "█" * round(30 * float(value) / largest)
-            lines.append(f"{place:>5} {name:16.16} {float(value):.3f} {bar}".rstrip())
+        patches = np.asarray(probs[low:high], dtype=np.float64)
+        ends = f"{SHADES[1]} {patches.min():.2g} to {SHADES[-1]} {patches.max():.2g}"
+        lines.append(f"keys {low}-{high - 1}, image patches: {patches.sum():.3f} of the attention, {ends}")
+        lines += grid(patches)
+    tokens = [(place, float(value)) for place, value in enumerate(probs) if not is_image[place]]
+    largest = max([value for _, value in tokens], default=0.0) or 1.0
+    for place, value in tokens:
+        lines.append(f"{place:>5} {labels[place]:16.16} {value:.3f} {'█' * round(30 * value / largest)}".rstrip())
     return "\n".join(lines)
 
 
@@ -87,15 +106,35 @@ def image_runs(is_image: Sequence[bool]) -> list[tuple[int, int]]:
 
 
 def grid(values: np.ndarray) -> list[str]:
-    """Draw patches row by row; two characters a patch, so that it looks square."""
+    """Draw patches row by row, shaded within their own range; two characters a patch, so that it looks square."""
     side = math.isqrt(len(values))
     width = side if side * side == len(values) else WIDTH // 2
     step = -(-width // (WIDTH // 2))
-    rows = [values[low : low + width] for low in range(0, len(values), width)]
+    parts = within(values)
+    rows = [parts[low : low + width] for low in range(0, len(parts), width)]
     if step == 1:
-        return ["  |" + "".join(shade(float(value)) * 2 for value in row) + "|" for row in rows]
-    square = values.reshape(side, side)
+        return ["  |" + "".join(shade(float(part)) * 2 for part in row) + "|" for row in rows]
+    square = parts.reshape(side, side)
     return [
         "  |" + "".join(shade(float(square[y : y + step, x : x + step].max())) * 2 for x in range(0, side, step)) + "|"
         for y in range(0, side, step)
     ]
+
+
+def within(values: np.ndarray) -> np.ndarray:
+    """How far each number is from the smallest to the largest, 0 to 1; only what is nothing at all gives 0."""
+    low, high = values.min(), values.max()
+    parts = (values - low) / (high - low) if high > low else np.ones_like(values)
+    return np.where(values == 0, 0.0, np.maximum(parts, LEAST))
+
+
+def beside(drawings: Sequence[str], width: int = 120) -> str:
+    """Lay drawings side by side, as many a row as ``width`` characters hold."""
+    blocks = [drawing.splitlines() for drawing in drawings]
+    widest = max(len(line) for block in blocks for line in block)
+    many = max(1, (width + 2) // (widest + 2))
+    lines: list[str] = []
+    for first in range(0, len(blocks), many):
+        rows = zip_longest(*blocks[first : first + many], fillvalue="")
+        lines += ["  ".join(cell.ljust(widest) for cell in row).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -20,7 +20,7 @@ from npgemma.paligemma import Model
 from npgemma.show.lens import lens_line
 from npgemma.show.mask_art import draw_attention_row, draw_mask
 from npgemma.show.token_table import pieces_of, token_table
-from npgemma.tracing.breaking import layer_frame, stop_in
+from npgemma.show.breaking import layer_frame, stop_in
 from npgemma.tracing.plan import Question
 from npgemma.tracing.selection import as_patterns, check_patterns, matches
 from npgemma.tracing.trace import Stopped

@@ -15,9 +15,9 @@ from npgemma.generation.requests import Request, prepare
 from npgemma.generation.scoring import suffix_ids
 from npgemma.learn.teaching import Batch, gradients_of, make_batch
 from npgemma.paligemma import Model
+from npgemma.show.breaking import break_on
 from npgemma.show.sensitivity import draw_sensitivity
 from npgemma.show.walk_back import HELP, WalkBack
-from npgemma.tracing.breaking import break_on
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
 from npgemma.tracing.selection import as_patterns, check_patterns
 from npgemma.tracing.trace import Stopped

@@ -11,7 +11,7 @@ from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.cli import DONE, INTERRUPTED
 from npgemma.files.writer import check_target
-from npgemma.tracing.breaking import break_on
+from npgemma.show.breaking import break_on
 from npgemma.tracing.lockstep import Partner, distance
 from npgemma.tracing.plan import Plan, ask, plan
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with

@@ -1,9 +1,11 @@
 """Masks and attention as characters."""
 
 import numpy as np
+import pytest
 
 from npgemma import masks
-from npgemma.show.mask_art import draw_attention_row, draw_mask, image_runs, shade
+from npgemma.base.errors import InputError
+from npgemma.show.mask_art import beside, draw_attention_row, draw_mask, grid, image_runs, shade
 
 
 def test_a_prefix_of_three_and_a_suffix_of_two():
@@ -29,14 +31,63 @@ def test_a_large_mask_is_drawn_coarser_and_still_shows_what_is_rare():
     assert lines[24].endswith("0 to 127, 2 a character")
 
 
+def test_a_mask_as_a_layer_has_it_is_drawn_and_of_a_batch_each_row():
+    masks_of_two = np.array([[[True, False], [True, True]], [[True, True], [False, True]]])
+    assert draw_mask(masks_of_two[:1]) == draw_mask(masks_of_two[0])
+    assert draw_mask(masks_of_two).splitlines() == [
+        "row 0 of the batch",
+        "        0 |█ |",
+        "        1 |██|",
+        "     keys  0 to 1",
+        "row 1 of the batch",
+        "        0 |██|",
+        "        1 | █|",
+        "     keys  0 to 1",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3), np.ones((2, 2, 2, 2)), np.ones((0, 3)), np.array([["a", "b"]])])
+def test_what_is_no_mask_is_refused_in_a_sentence(wrong):
+    with pytest.raises(InputError, match="mask: came as .*; want booleans"):
+        draw_mask(wrong)
+
+
 def test_patches_are_a_grid_and_tokens_are_bars():
-    probs = np.array([0.0, 0.1, 0.1, 0.4, 0.4, 0.0])
+    probs = np.array([0.0, 0.1, 0.1, 0.2, 0.4, 0.2])
     assert draw_attention_row(probs, [True] * 4 + [False] * 2, ["", "", "", "", "<bos>", "cat"]).splitlines() == [
-        "keys 0-3, image patches: 0.600 of the attention",
-        "  |  ░░|",
-        "  |░░██|",
+        "keys 0-3, image patches: 0.400 of the attention, ░ 0 to █ 0.2",
+        "  |  ▒▒|",
+        "  |▒▒██|",
         "    4 <bos>            0.400 ██████████████████████████████",
-        "    5 cat              0.000",
+        "    5 cat              0.200 ███████████████",
+    ]
+
+
+def test_a_grid_is_shaded_within_its_own_range_however_little_of_the_attention_it_has():
+    patches = np.array([0.010, 0.011, 0.012, 0.014])
+    drawn = draw_attention_row([*patches, 0.953], [True] * 4 + [False], [""] * 4 + ["<bos>"]).splitlines()
+    assert drawn[:3] == [
+        "keys 0-3, image patches: 0.047 of the attention, ░ 0.01 to █ 0.014",
+        "  |░░░░|",
+        "  |▒▒██|",
+    ]
+
+
+def test_two_pictures_have_a_range_each():
+    drawn = draw_attention_row([0.4, 0.5, 0.04, 0.06], [True, True, False, True], ["", "", "and", ""]).splitlines()
+    assert [line for line in drawn if line.startswith("  |")] == ["  |░░██|", "  |██|"]
+
+
+def test_zero_is_drawn_as_zero_and_nothing_else_is():
+    assert grid(np.array([0.0, 1e-12, 0.5, 1.0])) == ["  |  ░░|", "  |▒▒██|"]
+    assert grid(np.zeros(4)) == ["  |    |", "  |    |"]
+
+
+def test_drawings_stand_side_by_side_as_far_as_the_line_goes():
+    assert beside(["head 0\n|ab|", "head 1\n|cd|", "head 2"], width=14).splitlines() == [
+        "head 0  head 1",
+        "|ab|    |cd|",
+        "head 2",
     ]
 
 

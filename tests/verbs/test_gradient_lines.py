@@ -52,7 +52,7 @@ def test_the_map_is_bright_where_the_gradient_is_large(capsys, tmp_path):
 
 
 def test_a_gradient_can_be_stopped_at(capsys, monkeypatch):
-    from npgemma.tracing import breaking
+    from npgemma.show import breaking
 
     stops = []
     monkeypatch.setattr(breaking, "stop_in", lambda frame: stops.append(frame.f_code.co_name))

@@ -1,5 +1,6 @@
 """Stopping inside a layer: pdb opens in the layer's own frame, with its variables."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from random_models import GENERATIONS, random_model
 
 import npgemma
-from npgemma.tracing import breaking
+from npgemma.show import breaking
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -58,6 +59,18 @@ def test_a_layer_that_returns_what_it_keeps_stops_at_its_return():
     assert code == 0
     assert "--Return--" in out
     assert "(1, 4, 10)" in out and "(1, 4, 22)" in out
+
+
+def test_describe_mask_and_lens_are_at_hand_in_pdb():
+    commands = ["describe q", "mask mask", "describe nothing", "lens q", "c", "lens out", "describe", "c"]
+    code, out, _ = session(commands, "text.blocks.1.attn.scores,text.blocks.1.out")
+    assert code == 0
+    assert "(1 4 6 8)  float32" in out  # describe q
+    assert "        3 |████|" in out and "keys  0 to 3" in out
+    assert "NameError: name 'nothing' is not defined" in out
+    assert "InputError: seen: came as (1, 4, 6, 8); want a trace" in out
+    assert re.search(r"(#\d+ 0\.\d\d  ){4}#\d+ 0\.\d\d\n", out)  # lens out: five tokens, without a tokenizer
+    assert "InputTypeError: x: came as NoneType" in out
 
 
 def test_q_ends_the_run():
