@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from npgemma.places.evaluate import evaluate
     from npgemma.places.locate import locate
     from npgemma.places.segments import encode_mask
+    from npgemma.show.breaking import break_on
     from npgemma.show.lens import lens
     from npgemma.show.mask_art import draw_mask
-    from npgemma.show.breaking import break_on
     from npgemma.tracing.trace import trace
 
 __all__ = [

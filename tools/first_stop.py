@@ -1,8 +1,8 @@
 """From ``git clone`` to standing in block 0's attention in VS Code's own debugger, as its editor does it.
 
 The debug adapter (debugpy) is spoken to as VS Code speaks to it, in the Debug Adapter Protocol, with the configuration
-that ``npgemma/show/STOPPING.md`` gives; what a user would see is printed.  Three commands: clone, the README's first one,
-F5.  Needs debugpy in the Python that runs this; the checkout's own environment needs none.
+that ``npgemma/show/STOPPING.md`` gives; what a user would see is printed.  Three commands: clone, the README's first
+one, F5.  Needs debugpy in the Python that runs this; the checkout's own environment needs none.
 
     python tools/first_stop.py                                     # clone this repository, install, stop
     python tools/first_stop.py --regular                           # the same with 'pip install .'

@@ -17,6 +17,9 @@ from typing import Any
 # halves of surrogate pairs: with them a text could move the cursor, or pass for a line of ours.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# What `say` can make of a text, by the numbers of ECMA-48 (select graphic rendition).
+STYLES = {"bold": "1", "dim": "2", "green": "32", "cyan": "36"}
+
 
 def visible(text: object) -> str:
     r"""Give a text with whatever could steer a terminal written as an escape: ``\x1b``, ``\u202e``."""
@@ -34,9 +37,16 @@ def one_line(text: object) -> str:
     return visible(" ".join(str(text).split()))
 
 
-def say(text: object = "", end: str = "\n") -> None:
-    """Write to standard output, at once."""
-    print(visible(text), end=end, flush=True)
+def say(text: object = "", end: str = "\n", style: str = "") -> None:
+    """Write to standard output, at once; in a style of :data:`STYLES` where the terminal has colours."""
+    shown = visible(text)
+    print(f"\x1b[{STYLES[style]}m{shown}\x1b[0m" if style and has_colours() else shown, end=end, flush=True)
+
+
+def has_colours() -> bool:
+    """Tell whether standard output is a terminal with colours, and nobody forbade them (https://no-color.org)."""
+    to_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return to_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def tell(text: object) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 from npgemma.base.errors import InputError, InputTypeError, WeightError
 from npgemma.base.precision import PRECISIONS, Precision
 
+# Weights that a notebook shows one by one: those of a block.
+FEW = 24
+
 
 @dataclass(frozen=True, repr=False)
 class Weights:
@@ -49,6 +52,16 @@ class Weights:
         below = {name[len(self.path) :]: self.arrays[name] for name in self.arrays if name.startswith(self.path)}
         title = f"Weights {self.path.rstrip('.')}".rstrip()
         return "\n".join([f"{title}: {measured(below)}; computes in {self.precision.name}", *branches(below)])
+
+    def _repr_html_(self):
+        """For a notebook: a row a weight where they are few, as below ``w.at("text.blocks.0.attn")``; else the tree."""
+        from npgemma.base import markup  # only here: nothing else in a run writes HTML
+
+        below = {name: array for name, array in self.arrays.items() if name.startswith(self.path)}
+        title, *tree = repr(self).splitlines()
+        if len(below) <= FEW:
+            return markup.table_of_arrays(title, {name[len(self.path) :]: below[name] for name in below}, {})
+        return markup.table(title, ("weights", "what they are"), [line.split(": ", 1) for line in tree])
 
     def at(self, place):
         """Narrow the view: ``w.at("attn")["q.weight"]`` is ``w["attn.q.weight"]``."""

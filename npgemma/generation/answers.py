@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from npgemma.generation.notebook import answer_html
 from npgemma.generation.settings import Settings
 from npgemma.generation.stopping import AnswerText
 from npgemma.words.locations import Box, Unread
@@ -45,6 +46,8 @@ class Answer:
         What the text places in the picture, in its pixels; and parts of such a text that are no boxes.
     others : tuple of Answer
         Where ``num_return`` asked for several: the second, the third, …
+    picture : picture or None
+        What the boxes are in, where there are any: for a notebook, which shows them there.
     """
 
     text: str
@@ -58,6 +61,10 @@ class Answer:
     boxes: tuple[Box, ...] = ()
     unread: tuple[Unread, ...] = ()
     others: tuple["Answer", ...] = ()
+    picture: Any = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        return answer_html(self)
 
 
 class Growing:

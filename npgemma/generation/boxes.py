@@ -29,16 +29,16 @@ def with_boxes(model: Model, answer: Answer, image: Any) -> Answer:
     picture = original(model, image)
     if picture is None:
         return answer
-    first, *others = [placed(each, picture.size) for each in answers]
+    first, *others = [placed(each, picture) for each in answers]
     return replace(first, others=tuple(others))
 
 
-def placed(answer: Answer, size: tuple[int, int]) -> Answer:
-    """Give one answer with its boxes in a picture of this width and height."""
+def placed(answer: Answer, picture: Image.Image) -> Answer:
+    """Give one answer with its boxes in a picture."""
     if not has_locations(answer.text):
         return answer
-    boxes, unread = read_boxes(answer.text, size)
-    return replace(answer, boxes=tuple(boxes), unread=tuple(unread))
+    boxes, unread = read_boxes(answer.text, picture.size)
+    return replace(answer, boxes=tuple(boxes), unread=tuple(unread), picture=picture if boxes else None)
 
 
 def original(model: Model, image: Any) -> Image.Image | None:

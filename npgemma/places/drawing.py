@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from npgemma.base.markup import COLOURS
 from npgemma.words.locations import Box
 
-# Far apart in hue and all light enough for black letters; one for each label, in the order of appearance.
-COLOURS = ((255, 214, 0), (0, 229, 255), (255, 128, 171), (118, 255, 3), (255, 145, 0), (179, 157, 255))
 BLACK = (0, 0, 0)
 TINT = 0.5  # of a mask's colour, over its pixels
 

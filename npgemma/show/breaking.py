@@ -44,8 +44,8 @@ def break_on(only: str | Iterable[str], when: Callable[[Any], Any] | None = None
     Notes
     -----
     In a terminal this is pdb, which stops at the line behind the one that kept the tensor, so that it is bound already;
-    ``c`` goes on to the next stop, ``q`` ends the run; ``describe q``, ``mask mask`` and ``lens out`` show what is there.
-    Under VS Code or PyCharm their debugger stops there.
+    ``c`` goes on to the next stop, ``q`` ends the run; ``describe q``, ``mask mask`` and ``lens out`` show what is
+    there.  Under VS Code or PyCharm their debugger stops there.
     """
     patterns = as_patterns(only)
 

@@ -70,7 +70,8 @@ def lens(model: Model, seen, row: int = -1, count: int = 5) -> str:
     if isinstance(seen, Mapping):
         names = [f"text.blocks.{n}.out" for n in range(model.config.text.depth) if f"text.blocks.{n}.out" in seen]
         if not names:
-            raise InputError("the trace holds no text.blocks.N.out; keep them: only='text.blocks.*.out'", argument="seen")
+            missing = "the trace holds no text.blocks.N.out; keep them: only='text.blocks.*.out'"
+            raise InputError(missing, argument="seen")
         return "\n".join(f"{name:20} {lens(model, seen[name], row, count)}" for name in names)
     D = model.config.text.width
     if getattr(seen, "ndim", 0) < 1 or seen.shape[-1] != D:

@@ -88,8 +88,8 @@ def draw_attention_row(probs: np.ndarray, is_image: Sequence[bool], labels: Sequ
     lines = []
     for low, high in image_runs(is_image):
         patches = np.asarray(probs[low:high], dtype=np.float64)
-        ends = f"{SHADES[1]} {patches.min():.2g} to {SHADES[-1]} {patches.max():.2g}"
-        lines.append(f"keys {low}-{high - 1}, image patches: {patches.sum():.3f} of the attention, {ends}")
+        lines.append(f"keys {low}-{high - 1}, image patches: {patches.sum():.3f} of the attention,")
+        lines.append(f"each from {patches.min():.2g} {SHADES[1]} to {patches.max():.2g} {SHADES[-1]}")
         lines += grid(patches)
     tokens = [(place, float(value)) for place, value in enumerate(probs) if not is_image[place]]
     largest = max([value for _, value in tokens], default=0.0) or 1.0

@@ -1,40 +1,43 @@
-"""Walking through the model in a terminal: each tensor with its formula, its source line, its inputs and its values."""
+"""Walking through the model in a terminal: on to the next tensor, to one by name, back, and over again.
 
-import ast
-import inspect
-import re
-import textwrap
+A run goes forward only; who wants to go back runs it again, up to there.  The same machine computes the same numbers.
+"""
+
+import bdb
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 
 from npgemma.base import printer
-from npgemma.base.describe import describe, to_host
+from npgemma.base.describe import to_host
 from npgemma.base.errors import InputError
-from npgemma.base.expressions import explained
-from npgemma.base.tensors import Tensor
-from npgemma.paligemma import Model
-from npgemma.show.lens import lens_line
-from npgemma.show.mask_art import draw_attention_row, draw_mask
-from npgemma.show.token_table import pieces_of, token_table
+from npgemma.base.tensors import Call, Tensor
+from npgemma.generation.answers import Answer, Token
+from npgemma.generation.generate import generate
+from npgemma.paligemma import Model, forward
+from npgemma.show import stop
 from npgemma.show.breaking import layer_frame, stop_in
+from npgemma.show.token_table import pieces_of
 from npgemma.tracing.plan import Question
 from npgemma.tracing.selection import as_patterns, check_patterns, matches
-from npgemma.tracing.trace import Stopped
+from npgemma.tracing.trace import Numbering, Stopped
 
 HELP = """  Enter       go on to the next tensor
   n GLOB      run to a tensor, such as n text.blocks.3.attn.scores or n *.out
-  p           print the values
-  m           draw the mask; at attention weights: where the last position looks (m ROW, m ROW HEAD)
+  back        to the stop before this one; back GLOB to the last such tensor before this one
+  restart     from the pixels again
+  p           print the values; p EXPRESSION of any of the layer's variables: p q.shape, p np.abs(scores).max()
+  m           draw the mask; at attention weights: where the last position looks (m ROW, m ROW HEAD, m ROW all)
   t           the table of tokens
-  l           the likeliest next tokens at this point, at an output of a block
+  l           the likeliest next tokens at this point, inside the decoder
   d           pdb right here, with the layer's variables; c goes on
+  h           these lines
   q           leave"""
-# Values of a large weight or tensor that a line is made from.
-LOOKED_AT = 1 << 20
+END = "the end"
+
+
+class Again(Exception):
+    """The run begins again."""
 
 
 class Walk:
@@ -46,10 +49,13 @@ class Walk:
     question : Question
         Of one row.
     tensors : mapping of str to Tensor
-        Of the run, by name.
+        Of the run, by name, in order.
+    max_new_tokens : int
+        How many tokens to generate, greedily; 0 reads the prompt only and scores all its positions.
     read : callable
         ``read(prompt)`` gives a line; EOFError ends the walk.
     write : callable
+        ``write(text, style=...)``.
     """
 
     def __init__(
@@ -57,133 +63,162 @@ class Walk:
         model: Model,
         question: Question,
         tensors: Mapping[str, Tensor],
+        max_new_tokens: int = 0,
         read: Callable[[str], str] = input,
-        write: Callable[[str], object] = printer.say,
+        write: Callable[..., object] = printer.say,
     ) -> None:
         self.model = model
         self.question = question
         self.tensors = tensors
+        self.max_new_tokens = max_new_tokens
         self.read = read
         self.write = write
         self.until: tuple[str, ...] = ("*",)
-        self.mask: np.ndarray | None = None
+        # The one tensor that a run which began again goes to, in silence; and the stops on the way here.
+        self.goal = ""
+        self.visited: list[str] = []
+        # Of this run: the tensors so far, the ids of the answer, and the masks.
+        self.name_of = Numbering()
+        self.passed: list[str] = []
+        self.said: list[int] = []
+        self.masks: dict[str, np.ndarray] = {}
 
-    def __call__(self, name: str, x) -> None:
-        if name.startswith("mask."):
-            self.mask = to_host(x)[0]
-        if not matches(name, self.until):
+    def go(self, until: tuple[str, ...] = ("*",)) -> None:
+        """Run, as often as it is wished, until the user leaves."""
+        self.until = until
+        while True:
+            self.name_of, self.passed, self.said, self.masks = Numbering(), [], [], {}
+            try:
+                answer = self.run()
+                self.the_end(answer)
+            except Again:
+                continue
+            except (Stopped, bdb.BdbQuit):
+                return
+
+    def run(self) -> Answer | None:
+        """Read the prompt, and let the answer grow."""
+        q, model = self.question, self.model
+        if not self.max_new_tokens:
+            forward(model, q.ids, q.pixels, q.token_types, q.attention_mask, q.positions, observe=self)
+            return None
+        pixels = None if q.pixels is None else q.pixels[0]
+        [ids] = q.ids.tolist()
+        longest = self.max_new_tokens
+        return generate(model, ids=ids, pixels=pixels, max_new_tokens=longest, observe=self, on_token=self.hear)
+
+    def __call__(self, short: str, x) -> None:
+        name = self.name_of(short)
+        self.passed.append(name)
+        if short.startswith("mask."):
+            self.masks[short] = to_host(x)[0]
+        if name != self.goal if self.goal else not matches(name, self.until):
             return
-        self.until = ("*",)
-        frame = layer_frame()
-        self.write(self.page(name, x, frame))
-        while not self.done(name, x, frame):
+        self.goal, self.until = "", ("*",)
+        self.visited.append(name)
+        first = Call(last_only=self.max_new_tokens > 0)
+        call = first if name == short else Call(pictures=0, past=self.question.ids.shape[1] + len(self.said) - 1)
+        rest = self.tensors[name], call, self.model, self.question, tuple(self.said), dict(self.masks)
+        here = stop.Stop(name, x, layer_frame(), *rest)
+        for line, style in stop.page(here):
+            self.write(line, style=style)
+        while not self.done(here):
             pass
 
-    def page(self, name: str, x, frame: FrameType) -> str:
-        """What is shown of a tensor before any question."""
-        tensor = self.tensors[name]
-        file = Path(frame.f_code.co_filename)
-        statement, inputs = statement_at(frame)
-        lines = [
-            f"\n{name} = {explained(name, tensor, self.model.config)}",
-            f"  {file.parent.name}/{file.name}:{frame.f_lineno} in {frame.f_code.co_name}:  {statement}",
-        ]
-        lines += [f"  in   {describe(value, short, most=LOOKED_AT)}" for short, value in inputs.items()]
-        lines.append(f"  out  {describe(x, name, tensor.letters)}")
-        if re.fullmatch(r"text\.blocks\.\d+\.out", name):
-            lines.append(f"  the model would say now:  {lens_line(self.model, to_host(x)[0, -1])}")
-        return "\n".join(lines)
+    def hear(self, token: Token) -> None:
+        """Show a token of the answer when it is chosen."""
+        self.said.append(token.id)
+        if not self.goal:
+            [piece] = pieces_of(self.model.config, self.model.tokenizer, [token.id])
+            line = f"\ntoken {len(self.said) - 1} of the answer: {piece}, probability {np.exp(token.logprob):.3f}"
+            self.write(line, style="green")
 
-    def done(self, name: str, x, frame: FrameType) -> bool:
+    def done(self, here: stop.Stop) -> bool:
         """Ask for a command and do it; True when the run is to go on."""
+        command, rest = self.ask(here.name)
+        if command == "d":
+            stop_in(here.frame)
+        elif command == "n":
+            return self.runs_to(rest, here.name)
+        elif command and command != "back":  # from here it leads nowhere, which has been said
+            self.write(self.answer(command, rest, here))
+        return command in ("", "d")
+
+    def ask(self, where: str) -> tuple[str, str]:
+        """Read a command and what stands behind it; going back, over again and leaving are done at once."""
         try:
-            words = self.read(f"({name}) ").split()
+            command, _, rest = self.read(f"({where}) ").strip().partition(" ")
         except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
             raise Stopped from None
-        command, rest = (words[0], words[1:]) if words else ("", [])
         if command == "q":
             raise Stopped
-        if command == "d":
-            stop_in(frame)
-            return True
-        if command == "n" and rest:
-            return self.runs_to(rest[0], name)
-        if command:
-            self.write(self.answer(command, rest, name, x))
-        return not command
+        if command == "restart":
+            self.visited.clear()
+            raise Again
+        if command == "back":
+            self.back(rest.strip(), self.passed if where == END else self.passed[:-1])
+        return command, rest.strip()
+
+    def answer(self, command: str, rest: str, here: stop.Stop) -> str:
+        """What a command prints."""
+        if command == "p":
+            return stop.values(here, rest)
+        if command == "m":
+            return stop.drawing(here, rest.split())
+        if command == "t":
+            return stop.table(here)
+        if command == "l":
+            return stop.likeliest(here)
+        if command == "h":
+            return HELP
+        return f"  there is no command {command!r}; there are\n{HELP}"
+
+    def back(self, pattern: str, before: list[str]) -> None:
+        """Begin again and go to an earlier tensor: the stop before this one, or the last that fits."""
+        patterns = as_patterns(pattern) if pattern else self.visited
+        fitting = [name for name in before if (matches(name, patterns) if pattern else name in patterns)]
+        if not (fitting or (before and not pattern)):
+            what = f"no tensor before this one fits {pattern!r}" if pattern else "this is the first tensor"
+            self.write(f"  {what}")
+            return
+        self.goal = (fitting or before)[-1]
+        earlier = set(before[: before.index(self.goal)])
+        self.visited = [name for name in self.visited if name in earlier]
+        raise Again
 
     def runs_to(self, pattern: str, name: str) -> bool:
         """Run to the next tensor that fits, if there is one ahead."""
-        names = list(self.tensors)
-        try:
-            check_patterns([pattern], names[names.index(name) + 1 :])
-        except InputError as problem:
-            self.write(f"  ahead of here, {problem}")
+        if not pattern:
+            self.write("  n wants a name: n text.blocks.3.attn.scores, n *.out; Enter goes on by one")
             return False
-        self.until = as_patterns(pattern)
+        patterns = as_patterns(pattern)
+        try:
+            check_patterns(patterns, list(self.tensors)[len(self.passed) :])
+        except InputError as problem:
+            if any(matches(each, patterns) for each in self.passed[:-1]):
+                self.write(f"  {pattern} has been passed already: back {pattern} goes there")
+            else:
+                self.write(f"  you stand at {name}" if matches(name, patterns) else f"  ahead of here, {problem}")
+            return False
+        self.until = patterns
         return True
 
-    def answer(self, command: str, rest: list[str], name: str, x) -> str:
-        """What a command prints."""
-        if command == "p":
-            return np.array2string(to_host(x), threshold=400, edgeitems=3, max_line_width=120)
-        if command == "m":
-            return self.drawing(name, to_host(x), rest)
-        if command == "t":
-            return self.table()
-        if command == "l" and re.fullmatch(r"text\.blocks\.\d+\.out", name):
-            return f"  {lens_line(self.model, to_host(x)[0, -1], count=10)}"
-        return f"  there is no command {command!r}; there are\n{HELP}"
-
-    def table(self) -> str:
-        """The tokens of the prompt."""
-        q = self.question
-        rows = q.ids[0], q.token_types[0], q.attention_mask[0], q.positions[0]
-        return token_table(self.model.config, self.model.tokenizer, *rows)
-
-    def drawing(self, name: str, x: np.ndarray, rest: list[str]) -> str:
-        """One row of attention weights where there are such, else the mask."""
-        if not name.endswith("attn.probs"):
-            return "  no mask yet: all patches look at all" if self.mask is None else draw_mask(self.mask)
-        heads = x[0].reshape(-1, *x.shape[-2:])
-        try:
-            row, *head = [int(word) for word in rest] or [-1]
-            looks = heads[head[0]][row] if head else heads[:, row].mean(axis=0)
-        except (ValueError, IndexError):
-            return f"  want m ROW HEAD, rows 0..{heads.shape[1] - 1}, heads 0..{heads.shape[0] - 1}"
-        which = f"head {head[0]}" if head else f"mean of {len(heads)} heads"
-        title = f"where row {row % heads.shape[1]} looks, {which}"
-        if name.startswith("vision."):
-            return f"{title}\n{draw_attention_row(looks, [True] * len(looks), [''] * len(looks))}"
-        ids = self.question.ids[0]
-        labels = pieces_of(self.model.config, self.model.tokenizer, ids)
-        return f"{title}\n{draw_attention_row(looks, ids == self.model.config.image_token_id, labels)}"
+    def the_end(self, answer: Answer | None) -> None:
+        """Show the answer, and ask whether to look again; returns when the user leaves by Enter."""
+        if self.until != ("*",):
+            self.write(f"\nNo tensor that fits {', '.join(self.until)} came before the end.")
+        self.until = ("*",)
+        last = "That was the last tensor." if answer is None else f"The answer: {text_of(answer)}"
+        self.write(f"\n{last}", style="bold")
+        while True:
+            command, _ = self.ask(END)
+            if not command:
+                raise Stopped
+            if command != "back":
+                self.write("  the run is over: back, back GLOB and restart go to its tensors; Enter or q leaves")
 
 
-def statement_at(frame: FrameType) -> tuple[str, dict[str, Any]]:
-    """The statement that a frame is in, on one line, and the arrays it reads: locals, and weights as they are stored.
-
-    Parameters
-    ----------
-    frame : FrameType
-        Of a layer.
-    """
-    lines, first = inspect.getsourcelines(frame.f_code)
-    source = textwrap.dedent("".join(lines))
-    tree, line = ast.parse(source), frame.f_lineno - first + 1
-    around = [
-        node for node in ast.walk(tree) if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    statement = max(around, key=lambda node: node.lineno)
-    inputs: dict[str, Any] = {}
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            value = frame.f_locals.get(node.id)
-            if hasattr(value, "dtype") and hasattr(value, "shape"):
-                inputs[node.id] = value
-        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "w":
-            # The layer's own expression for a weight's name, which may hold a variable.
-            key = eval(compile(ast.Expression(node.slice), "", "eval"), frame.f_globals, dict(frame.f_locals))
-            w = frame.f_locals["w"]
-            inputs[key] = w.arrays[w.path + key]
-    return " ".join((ast.get_source_segment(source, statement) or "").split()), inputs
+def text_of(answer: Answer) -> str:
+    """An answer as text, or as ids for a model without a tokenizer; and whether it was cut."""
+    cut = f"  (cut after {len(answer.ids)} tokens: --max-tokens)" if answer.finish_reason == "length" else ""
+    return (answer.text or " ".join(map(str, answer.ids))) + cut

@@ -1,4 +1,4 @@
-"""Walking through the gradients in a terminal, the last tensor's first: ``grad text.logits`` back to ``grad pixels``."""
+"""Walking through the gradients in a terminal, the last tensor's first: ``grad text.logits`` to ``grad pixels``."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +11,8 @@ from npgemma.base import printer
 from npgemma.base.describe import describe
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Tensor
-from npgemma.show.walk import LOOKED_AT, statement_at
-from npgemma.tracing.breaking import layer_frame, stop_in
+from npgemma.show.breaking import layer_frame, stop_in
+from npgemma.show.stop import LOOKED_AT, statement_at
 from npgemma.tracing.selection import as_patterns, check_patterns, matches
 from npgemma.tracing.trace import Stopped
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from npgemma.base.describe import describe, size_of, to_host
 from npgemma.base.errors import InputTypeError, NonfiniteError, TensorError
+from npgemma.base.markup import table_of_arrays
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.generation.generate import generate
 from npgemma.generation.requests import Request
@@ -61,6 +62,10 @@ class Trace(Mapping):
         head = f"Trace of {len(self)} tensors, {size_of(nbytes)}, {self.manifest['precision']}, {self.manifest['run']}"
         axes = self.manifest["axes"]
         return "\n".join([head, *(describe(array, name, axes[name]) for name, array in self.items())])
+
+    def _repr_html_(self) -> str:
+        about = " ".join(str(self.manifest[key]) for key in ("model", "precision", "image", "prompt", "run"))
+        return table_of_arrays(f"Trace of {len(self)} tensors: {about}", self, self.manifest["axes"])
 
 
 def trace(

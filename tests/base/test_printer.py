@@ -82,3 +82,25 @@ def test_no_file_gets_the_number_of_a_stream_that_was_closed():
     )
     done = run(code, shell="<&- 2>&-")
     assert (done.returncode, done.stderr) == (0, b"") and int(done.stdout) > 2
+
+
+@pytest.mark.parametrize(
+    "is_terminal, environment, styled",
+    [
+        (True, {"TERM": "xterm"}, True),
+        (False, {"TERM": "xterm"}, False),
+        (True, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (True, {}, False),
+    ],
+)
+def test_a_style_is_for_terminals_with_colours_and_text_cannot_forge_one(
+    is_terminal, environment, styled, monkeypatch, capsys
+):
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    printer.say("a \x1b[31m", style="bold")
+    assert capsys.readouterr().out == ("\x1b[1ma \\x1b[31m\x1b[0m\n" if styled else "a \\x1b[31m\n")

@@ -55,7 +55,8 @@ def test_what_is_no_mask_is_refused_in_a_sentence(wrong):
 def test_patches_are_a_grid_and_tokens_are_bars():
     probs = np.array([0.0, 0.1, 0.1, 0.2, 0.4, 0.2])
     assert draw_attention_row(probs, [True] * 4 + [False] * 2, ["", "", "", "", "<bos>", "cat"]).splitlines() == [
-        "keys 0-3, image patches: 0.400 of the attention, ░ 0 to █ 0.2",
+        "keys 0-3, image patches: 0.400 of the attention,",
+        "each from 0 ░ to 0.2 █",
         "  |  ▒▒|",
         "  |▒▒██|",
         "    4 <bos>            0.400 ██████████████████████████████",
@@ -66,8 +67,9 @@ def test_patches_are_a_grid_and_tokens_are_bars():
 def test_a_grid_is_shaded_within_its_own_range_however_little_of_the_attention_it_has():
     patches = np.array([0.010, 0.011, 0.012, 0.014])
     drawn = draw_attention_row([*patches, 0.953], [True] * 4 + [False], [""] * 4 + ["<bos>"]).splitlines()
-    assert drawn[:3] == [
-        "keys 0-3, image patches: 0.047 of the attention, ░ 0.01 to █ 0.014",
+    assert drawn[:4] == [
+        "keys 0-3, image patches: 0.047 of the attention,",
+        "each from 0.01 ░ to 0.014 █",
         "  |░░░░|",
         "  |▒▒██|",
     ]
@@ -98,8 +100,8 @@ def test_two_pictures_are_two_runs():
 
 def test_a_large_picture_fits_the_terminal():
     drawn = draw_attention_row(np.full(64 * 64, 1 / 4096), [True] * 4096, [""] * 4096).splitlines()
-    assert len(drawn) == 33
-    assert all(line == "  |" + "█" * 64 + "|" for line in drawn[1:])
+    assert len(drawn) == 34
+    assert all(line == "  |" + "█" * 64 + "|" for line in drawn[2:])
 
 
 def test_shades():

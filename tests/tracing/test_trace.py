@@ -10,8 +10,8 @@ import golden
 import npgemma
 from npgemma.base.errors import InputError, WeightError
 from npgemma.base.weights import Weights
-from npgemma.tracing import plan as planning
 from npgemma.show.breaking import layer_frame
+from npgemma.tracing import plan as planning
 from npgemma.tracing.plan import given, plan
 from npgemma.tracing.trace import Trace, Watch, all_finite, carry_out, read, trace_forward
 

@@ -16,14 +16,18 @@ import golden
 
 ROOT = Path(__file__).parents[2]
 
+UP = "\x1b[A"  # the arrow
+
 
 class Terminal:
     """A pseudo-terminal with npgemma step in it."""
 
-    def __init__(self, *words):
+    def __init__(self, *words, **environment):
         self.ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "npgemma", "step", *words]
+        env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "npgemma", "step", *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT
+            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=env | environment
         )
         os.close(theirs)
 
@@ -57,8 +61,8 @@ def words(tmp_path):
 def start(words):
     started = []
 
-    def start(*more):
-        started.append(Terminal(*words, *more))
+    def start(*more, **environment):
+        started.append(Terminal(*words, *more, **environment))
         return started[-1]
 
     yield start
@@ -68,9 +72,10 @@ def start(words):
         os.close(terminal.ours)
 
 
-def test_a_walk_from_the_picture_to_the_logits(start):
-    terminal = start()
+def test_a_walk_from_the_picture_to_the_answer(start):
+    terminal = start("--max-tokens", "1")
     shown = terminal.until("(pixels) ")
+    assert "\x1b[1m\npixels = " in shown  # bold
     assert "0-3" in shown and "<image> x 4" in shown and "looks at" in shown  # the table of tokens
     assert "pixels = the pictures, uint8 / 127.5 - 1" in shown
 
@@ -91,12 +96,21 @@ def test_a_walk_from_the_picture_to_the_logits(start):
     shown = terminal.type("n text.blocks.0.out", "(text.blocks.0.out) ")
     assert "the model would say now:  #" in shown
     assert "|████████|" in terminal.type("m", "(text.blocks.0.out) ")
-    assert "ahead of here, 'pixels' fits none" in terminal.type("n pixels", "(text.blocks.0.out) ")
+    assert "pixels has been passed already" in terminal.type("n pixels", "(text.blocks.0.out) ")
+    assert "pixels has been passed already" in terminal.type(UP, "already: ")
     assert "there is no command 'what?'" in terminal.type("what?", "(text.blocks.0.out) ")
 
     assert "final_softcap * tanh(" in terminal.type("n text.logits", "(text.logits) ")
-    assert "That was the last tensor." in terminal.type("", "last tensor.")
+    shown = terminal.type("", "(the end) ")
+    assert "token 0 of the answer: #" in shown and "The answer: " in shown
+    assert "text.logits = " in terminal.type("back", "(text.logits) ")
+    terminal.type("", "(the end) ")
+    os.write(terminal.ours, b"\n")
     assert terminal.process.wait(timeout=10) == 0
+
+
+def test_no_colour_where_nobody_wants_it(start):
+    assert "\x1b[1m" not in start(NO_COLOR="1").until("(pixels) ")
 
 
 def test_d_drops_into_pdb_right_there_and_c_walks_on(start):
