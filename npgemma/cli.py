@@ -41,6 +41,7 @@ LEAST_ROOM, ROOM_FOR_THREADS = 2**28, 2**32
 OPTIONS = {
     "adapter": "--adapter",
     "codec": "--codec",
+    "device": "--device",
     "freeze": "--freeze",
     "held_out": "--held-out",
     "ids": "--ids",
@@ -136,12 +137,25 @@ def code_of(error: BaseException) -> int:
         return complain(error, WRONG_INPUT)
     if isinstance(error, OSError):
         return complain(f"{error.filename or 'output'}: {error.strerror or error}", WRONG_INPUT)
+    if type(error).__module__.partition(".")[0].partition("_")[0] == "cupy":
+        return complain(of_card(error), WRONG_INPUT)
     if isinstance(error, MemoryError):
         advice = "'npgemma plan' tells what a model needs; --dtype bfloat16 halves it"
         return complain(f"not enough memory ({error or 'an array could not be made'}); {advice}", WRONG_INPUT)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return complain("no further thread can be started: memory, or the number of processes, is limited", WRONG_INPUT)
     raise error
+
+
+def of_card(error: BaseException) -> str:
+    """Say what a graphics card complains of: an error of CuPy's, which is not imported here."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError):
+        return (
+            f"the card's memory is full ({said}); --dtype bfloat16 halves the weights, fewer questions at once "
+            "(--batch-size), beams or examples (--micro) need less, and so does leaving --device out"
+        )
+    return f"the card failed ({said}); 'nvidia-smi' shows its state, and without --device the processor computes"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.base import half
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputTypeError
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -85,11 +86,6 @@ def describe(x, name: str = "", letters: str = "", most: int | None = None) -> s
     summary = summarise(host, is_attention=name.endswith("probs") and step == 1, step=step)
     sampled = "" if step == 1 else f"  (every {step}th value)"
     return line_of(summary, name, letters) + sampled
-
-
-def to_host(x) -> np.ndarray:
-    """Bring an array of another device to NumPy; scalars become arrays without axes."""
-    return x.get() if hasattr(x, "get") and hasattr(x, "shape") else np.asarray(x)
 
 
 def summarise(x: np.ndarray, is_attention: bool = False, step: int = 1) -> Summary:

@@ -1,4 +1,4 @@
-"""Matrices kept in 16 bits, as a checkpoint stores them, and how they become float32.  Host memory only.
+"""Matrices kept in 16 bits, as a checkpoint stores them, and how they become float32.
 
 A ``uint16`` array holds bfloat16 bits, which NumPy has no type for; ``float16`` is NumPy's own.  Such a matrix is
 widened inside the product (:mod:`npgemma.base.products`), block by block, never whole.
@@ -21,6 +21,13 @@ def widen(array):
     if array.dtype == np.float16:
         return array.astype(np.float32)
     return array
+
+
+def widen_once(bits):
+    """Give floats of a stored matrix in one pass over memory, which is what a graphics card waits for."""
+    if bits.dtype == np.uint16:
+        return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+    return bits.astype(np.float32)
 
 
 def widen_into(block, bits):

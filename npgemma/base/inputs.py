@@ -5,6 +5,7 @@ Also the few values that follow from the others when a caller leaves them out.
 
 import numpy as np
 
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 
 
@@ -151,7 +152,7 @@ def check_image_tokens(image_places, soft, cfg):
     InputError
     """
     P = cfg.vision.num_patches
-    counts = [int(count) for count in np.sum(image_places, axis=1)]
+    counts = to_host(np.sum(image_places, axis=1)).tolist()
     pictures = 0 if soft is None else soft.shape[0]
     if sum(counts) != pictures * P:
         raise InputError(

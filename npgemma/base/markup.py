@@ -3,7 +3,8 @@
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from npgemma.base.describe import axes, bars, number, summarise, to_host
+from npgemma.base.describe import axes, bars, number, summarise
+from npgemma.base.device import to_host
 from npgemma.base.printer import visible
 
 # Arrays that a table shows, and about how many values of each are looked at.

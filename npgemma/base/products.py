@@ -1,4 +1,6 @@
-"""Products of rows with a matrix that lies in memory row by row, float or kept in 16 bits.  Host memory only.
+"""Products of rows with a matrix that lies in memory row by row, float or kept in 16 bits.
+
+All but :func:`on_card` is of the host's memory.
 
 A step of generation has few rows, and reads every matrix once: it runs at the speed of memory if each piece of a matrix
 serves all rows while it is near.  A prompt has many rows for each number of the matrix, and is BLAS's.
@@ -42,6 +44,9 @@ ROWS_OF_BLOCK = 1024
 # they wait for each other.
 BLOCK_FOR_BLAS = 1 << 25
 
+# Numbers widened at once on a graphics card, 256 MB: the largest matrix of a block, and a small part of the table.
+BLOCK_ON_CARD = 1 << 26
+
 
 def linear_plain(x, weight):
     """Multiply the plain way, widening a stored matrix whole: what :func:`linear` must equal but for rounding.
@@ -72,8 +77,8 @@ def linear(x, weight):
     y : (T, F)
         ``x @ weight.T``.  Of up to :data:`FEW_ROWS` rows, each has the bits that it has alone.
     """
-    if not isinstance(weight, np.ndarray):  # On a GPU.
-        return (half.widen(weight) @ x.T).T
+    if not isinstance(weight, np.ndarray):
+        return on_card(x, weight)
     if x.shape[0] == 1 and cuts_evenly(weight):
         return by_pieces(x, weight)
     if x.shape[0] <= FEW_ROWS:
@@ -110,6 +115,19 @@ def cuts_evenly(weight) -> bool:
     """
     number = threads.blas_threads()
     return weight.shape[0] % (ROWS_OF_TILE * number) == 0 and (number == 1 or not half.is_stored(weight))
+
+
+def on_card(x, weight):
+    """Multiply on a graphics card, widening some rows of a stored matrix at a time: x (T, D), weight (F, D) -> (T, F).
+
+    CuPy has no product of bfloat16 bits with float32, so that a stored matrix costs reading it, writing it and reading
+    it again.
+    """
+    if not half.is_stored(weight):
+        return x @ weight.T
+    F, D = weight.shape
+    M = max(1, BLOCK_ON_CARD // D)
+    return np.concatenate([x @ half.widen_once(weight[first : first + M]).T for first in range(0, F, M)], axis=1)
 
 
 def by_dots(x, weight):

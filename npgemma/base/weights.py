@@ -15,6 +15,8 @@ from npgemma.base.precision import PRECISIONS, Precision
 
 # Weights that a notebook shows one by one: those of a block.
 FEW = 24
+# A small weight of every model.
+EVERYWHERE = "text.norm.weight"
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +75,10 @@ class Weights:
             raise InputTypeError(f"observe: came as {observe!r:.80}; want a function of a name and an array")
         return replace(self, observe=observe)
 
+    def beside(self, values, dtype=None):
+        """Give numbers as an array that lies where the weights do: on a card, if they do."""
+        return np.asarray(values, dtype=dtype, like=self.arrays[EVERYWHERE])
+
     @property
     def inner(self):
         """The precision's rounding inside an equation."""
@@ -113,7 +119,7 @@ class Weights:
         if getattr(replacement, "shape", None) != x.shape or replacement.dtype != x.dtype:
             came = f"{getattr(replacement, 'shape', type(replacement).__name__)} {getattr(replacement, 'dtype', '')}"
             raise InputError(f"{self.path}{name}: the replacement is {came.strip()}; want {x.shape} {x.dtype}")
-        return replacement
+        return np.asarray(replacement, like=x)  # onto a card, where it came from the host
 
 
 def read_only(x):

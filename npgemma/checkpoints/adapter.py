@@ -16,6 +16,7 @@ import numpy as np
 
 from npgemma.base import elsewhere, half
 from npgemma.base.adapted import DOWN, NO_PRODUCT, UP
+from npgemma.base.device import to_host
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.base.tensors import schema
 from npgemma.config import Config
@@ -151,5 +152,5 @@ def fingerprint(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         if not name.endswith(".weight") or "norm" in name:
-            digest.update(name.encode() + np.asarray(arrays[name], dtype="<f4").tobytes())
+            digest.update(name.encode() + to_host(arrays[name]).astype("<f4").tobytes())
     return digest.hexdigest()

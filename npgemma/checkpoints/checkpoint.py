@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.base import elsewhere, half
+from npgemma.base.device import Card
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.base.precision import PRECISIONS, Precision
 from npgemma.base.tensors import Parameter, schema
-from npgemma.checkpoints.memory import check_memory, stays_stored
+from npgemma.base.weights import read_only
+from npgemma.checkpoints.memory import check_card, check_memory, stays_stored
 from npgemma.checkpoints.shards import open_weights, some
 from npgemma.config import Config
 from npgemma.files.safetensors_file import FLOATS, MappedArrays, MappedFile, Source
@@ -53,6 +55,7 @@ def load_weights(
     precision: Precision = PRECISIONS["float32"],
     progress: Callable[[int, int], None] | None = None,
     allow_nonfinite: bool = False,
+    card: Card | None = None,
 ) -> MappedArrays:
     """Load a checkpoint.
 
@@ -72,11 +75,13 @@ def load_weights(
         ``progress(done, total)`` in bytes of the files.
     allow_nonfinite : bool
         Accept NaN and infinities.
+    card : Card, optional
+        Where the weights go, each once and as it is stored; what the host would widen is widened there.
 
     Returns
     -------
     arrays : MappedArrays
-        A dict by npgemma's names, as :func:`npgemma.base.tensors.schema`.  All read-only.
+        A dict by npgemma's names, as :func:`npgemma.base.tensors.schema`.  All read-only on the host.
 
     Raises
     ------
@@ -100,15 +105,17 @@ def load_weights(
     holders = open_weights(Path(folder))
     sources = match(folder, holders, cfg)
     parameters = schema(cfg)
-    check_memory(folder, sources, parameters, mode)
+    if card is None:
+        check_memory(folder, sources, parameters, mode)
+    else:
+        check_card(folder, sources, parameters, mode, card)
     check_head(holders, sources["text.embedded.weight"])
     total, done, arrays = sum(source.num_bytes for source in sources.values()), 0, MappedArrays()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, source in sources.items():
-            array = load_one(source, parameters[name], mode, pool, allow_nonfinite)
-            array.flags.writeable = False
-            shaped = array.reshape(parameters[name].shape)
-            if stays_stored(source.tensor, parameters[name], mode):
+            array = load_one(source, parameters[name], mode, pool, allow_nonfinite, card)
+            shaped = read_only(array.reshape(parameters[name].shape))
+            if card is None and stays_stored(source.tensor, parameters[name], mode):
                 arrays.lay(name, shaped, source.file)
             else:
                 arrays[name] = shaped
@@ -117,6 +124,8 @@ def load_weights(
                 progress(done, total)
     for file in set_of_files(holders):
         file.check()
+    if card is not None:
+        card.tidy()
     return arrays
 
 
@@ -262,22 +271,45 @@ def check_head(holders: dict[str, MappedFile], table: Source) -> None:
                 )
 
 
-def load_one(source: Source, parameter: Parameter, mode: str, pool: ThreadPoolExecutor, allow_nonfinite: bool):
-    """Read one parameter: mapped, or widened by all threads."""
+def load_one(
+    source: Source, parameter: Parameter, mode: str, pool: ThreadPoolExecutor, allow_nonfinite: bool,
+    card: Card | None = None
+):
+    """Read one parameter: mapped, or widened by all threads; or onto a card."""
     array = source.read()
+    if card is not None:
+        return load_onto(card, source, array, parameter, mode, pool, allow_nonfinite)
     if stays_stored(source.tensor, parameter, mode):
         small = source.file.identity[2] < SMALL_FILE
         if (mode == "float32" or small) and not allow_nonfinite:
             refuse_nonfinite(source, array, pool)
         # Only a file of another writer is unaligned; products with such an array would copy it each time.
         return np.require(array, requirements="A").view()
-    precision = PRECISIONS.get(mode, PRECISIONS["float32"])  # the mode bfloat16 computes in float32 too
+    precision = precision_of(mode)
     wide: np.ndarray = np.empty(array.shape, precision.dtype)
     list(pool.map(lambda part: fill(wide.reshape(-1)[part], array.reshape(-1)[part], precision), parts(array.size)))
     if not allow_nonfinite:
         refuse_nonfinite(source, wide, pool)
     source.file.let_go(source.tensor.name)
     return wide
+
+
+def load_onto(
+    card: Card, source: Source, array: np.ndarray, parameter: Parameter, mode: str, pool: ThreadPoolExecutor,
+    allow_nonfinite: bool
+):
+    """Copy one parameter to a card, look at it there, and widen it there if it does not stay as stored."""
+    there = card.put(array)
+    if not allow_nonfinite and count_nonfinite(there):
+        refuse_nonfinite(source, array, pool)
+    source.file.let_go(source.tensor.name)
+    stays = stays_stored(source.tensor, parameter, mode)
+    return there if stays else precision_of(mode).weight(half.widen(there))
+
+
+def precision_of(mode: str) -> Precision:
+    """The numbers of a mode: the mode bfloat16 computes in float32 too."""
+    return PRECISIONS.get(mode, PRECISIONS["float32"])
 
 
 def parts(count: int) -> list[slice]:

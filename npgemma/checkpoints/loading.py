@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from npgemma.base.adapted import Adapted
+from npgemma.base.device import open_card
 from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
-from npgemma.base.weights import Weights
+from npgemma.base.weights import Weights, read_only
 from npgemma.checkpoints import checkpoint, hf_config, hub_cache
 from npgemma.checkpoints.adapter import read_adapter
 from npgemma.files import image_settings
@@ -18,7 +19,9 @@ DTYPES = ("float32", "float64", "bfloat16")
 TINY = Path(__file__).parent.parent / "tiny"
 
 
-def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False, adapter=None):
+def load(
+    folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False, adapter=None, device="cpu"
+):
     """Load a PaliGemma from a Hugging Face folder.
 
     Parameters
@@ -38,6 +41,9 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
     adapter : path, optional
         A folder with a LoRA adapter in peft's format.  It is merged: each matrix that it adapts is then a float one in
         memory.
+    device : str
+        ``cpu``; or ``cuda``, ``cuda:1``, …: the weights go to that graphics card, through CuPy, and all that is
+        computed with them is computed there.  It becomes the card of the calling thread.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
     Raises
     ------
     InputError
-        For an unknown dtype or precision.
+        For an unknown dtype, precision or device, and a card that cannot be reached.
     NpgemmaError
         For whatever is wrong in the folder.
 
@@ -68,10 +74,12 @@ def load(folder=None, dtype="float32", precision=None, progress=None, allow_nonf
     name = precision or ("float64" if dtype == "float64" else "float32")
     if name not in PRECISIONS:
         raise InputError(f"came as {name!r}; want one of {', '.join(PRECISIONS)}", argument="precision")
+    card = open_card(device)
     place = TINY if folder is None else hub_cache.find_model(folder)
     config = hf_config.read_config(place)
     arrays = checkpoint.load_weights(
-        place, config, dtype=dtype, precision=PRECISIONS[name], progress=progress, allow_nonfinite=allow_nonfinite
+        place, config, dtype=dtype, precision=PRECISIONS[name], progress=progress, allow_nonfinite=allow_nonfinite,
+        card=card,
     )
     if adapter is not None:
         merge_adapter(adapter, config, arrays, PRECISIONS[name])
@@ -89,8 +97,8 @@ def merge_adapter(folder, config, arrays, precision):
     if precision.name not in ("float32", "float64"):
         raise InputError(f"cannot be merged in {precision.name}; want float32 or float64", argument="adapter")
     factors, scale = read_adapter(folder, config, arrays)
-    factors = {name: factor.astype(precision.dtype, copy=False) for name, factor in factors.items()}
+    beside = Weights(arrays).beside
+    factors = {name: beside(factor, precision.dtype) for name, factor in factors.items()}
     adapted = Adapted(arrays, factors, scale)
     for name in {factor.rpartition("/")[0] for factor in factors}:
-        arrays[name] = adapted[name]
-        arrays[name].flags.writeable = False
+        arrays[name] = read_only(adapted[name])

@@ -3,7 +3,8 @@
 import warnings
 from pathlib import Path
 
-from npgemma.base.errors import CheckpointError, SlowWarning
+from npgemma.base.device import Card
+from npgemma.base.errors import CheckpointError, InputError, SlowWarning
 from npgemma.base.tensors import Parameter
 from npgemma.files.safetensors_file import FLOATS, Source, StoredTensor
 
@@ -43,6 +44,32 @@ def memory_mapped(sources: dict[str, Source], parameters: dict[str, Parameter], 
     return sum(
         source.num_bytes for name, source in sources.items() if stays_stored(source.tensor, parameters[name], mode)
     )
+
+
+def memory_on_card(sources: dict[str, Source], parameters: dict[str, Parameter], mode: str) -> int:
+    """Bytes that a card must have free: all weights there, and the largest that is widened, with its bits, meanwhile."""
+    moving = [
+        source.num_bytes + 4 * (source.num_bytes // FLOATS[source.tensor.dtype].itemsize)
+        for name, source in sources.items() if not stays_stored(source.tensor, parameters[name], mode)
+    ]
+    return (
+        memory_needed(sources, parameters, mode) + memory_mapped(sources, parameters, mode) + max(moving, default=0)
+    )
+
+
+def check_card(
+    folder: Path | str, sources: dict[str, Source], parameters: dict[str, Parameter], mode: str, card: Card
+) -> None:
+    """Refuse, before anything is copied, what a card has no room for."""
+    needed, free = memory_on_card(sources, parameters, mode), card.free()
+    if needed > free:
+        frugal = memory_on_card(sources, parameters, "bfloat16")
+        advice = f"--dtype bfloat16 needs {frugal / 1e9:.3g} GB" if frugal <= free else "no mode fits: see nvidia-smi"
+        raise InputError(
+            f"{folder}: {mode} needs {needed / 1e9:.3g} GB on {card.name}, {free / 1e9:.3g} GB are free there; {advice}"
+            ", close what else uses the card, or leave --device out",
+            argument="device",
+        )
 
 
 def available_memory() -> int | None:

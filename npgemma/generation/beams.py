@@ -10,8 +10,9 @@ import numpy as np
 
 from npgemma import paligemma
 from npgemma.base.cache import take_state
+from npgemma.base.device import fetch
 from npgemma.generation.answers import Growing
-from npgemma.generation.finite import check_logits
+from npgemma.generation.finite import check_finite, finite_rows
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled
 from npgemma.generation.settings import Settings
@@ -99,10 +100,9 @@ def search(
         finished.close_if_settled(running[0])
         if not finished.open:
             return finished.best
-        state = take_state(state, np.array([beam.row for beam in running]))
-        ids = np.array([[beam.ids[-1]] for beam in running])
+        rows, ids = w.beside([[beam.row, beam.ids[-1]] for beam in running]).T
         positions = np.repeat(position, len(running))[:, None]
-        step_logits, state = paligemma.step(w, cfg, ids, positions, state)
+        step_logits, state = paligemma.read_on(w, cfg, ids[:, None], positions, take_state(state, rows))
         logits, position = step_logits[:, 0], position + 1
 
 
@@ -121,23 +121,25 @@ def continue_all(running: list[Beam], logits, prompt_ids: list[int], settings: S
     candidates : list of Beam
         Twice as many as there shall be beams, or more where there are several stop ids.
     """
-    check_logits(logits, [0] * len(running), [beam.ids for beam in running])
     logprobs = log_softmax(logits)
     shaped = process(logprobs, settings, [prompt_ids] * len(running), [beam.ids for beam in running])
-    totals = (shaped + np.array([[beam.total] for beam in running], dtype=shaped.dtype)).reshape(-1)
+    before = np.array([[beam.total] for beam in running], dtype=shaped.dtype, like=shaped)
+    totals = (shaped + before).reshape(-1)
     wanted = min(max(2, 1 + len(settings.stop_ids or ())) * settings.num_beams, totals.size)
     some = np.argpartition(-totals, wanted - 1)[:wanted]
-    best = some[np.lexsort((some, -totals[some]))]
-    rows, tokens = np.divmod(best, logits.shape[1])
+    # The only wait of a step, where the model is on a card.
+    places, sums, likely, finite = fetch(some, totals[some], logprobs.reshape(-1)[some], finite_rows(logits))
+    check_finite(finite, [0] * len(running), [beam.ids for beam in running])
+    best = [index for index in np.lexsort((places, -sums)) if sums[index] > -np.inf]
+    rows, tokens = np.divmod(places.astype(np.int64), logits.shape[1])
     return [
         Beam(
-            [*running[row].ids, int(token)],
-            [*running[row].logprobs, float(logprobs[row, token])],
-            float(totals[index]),
-            int(row),
+            [*running[rows[index]].ids, int(tokens[index])],
+            [*running[rows[index]].logprobs, float(likely[index])],
+            float(sums[index]),
+            int(rows[index]),
         )
-        for index, row, token in zip(best, rows, tokens, strict=True)
-        if totals[index] > -np.inf
+        for index in best
     ]
 
 

@@ -33,32 +33,28 @@ class Draws:
         return (int(self.bits.random_raw()) >> 11) * 2.0**-53
 
 
-def likeliest(scores) -> int:
-    """Give the id of the highest score, the lowest id among equals.
+def likeliest(scores):
+    """Give the id of each row's highest score, the lowest id among equals: scores (B, V) -> (B)."""
+    return np.argmax(scores, axis=-1)
+
+
+def draw(scores, numbers):
+    """Give the id at ``numbers`` of the way through each row's probabilities.
 
     Parameters
     ----------
-    scores : (V)
-    """
-    return int(np.argmax(scores))
-
-
-def draw(scores, number: float) -> int:
-    """Give the id at ``number`` of the way through the probabilities.
-
-    Parameters
-    ----------
-    scores : (V)
+    scores : (B, V)
         -inf for what cannot be drawn.
-    number : float
+    numbers : (B)
         In [0, 1), uniform.
 
     Returns
     -------
-    id : int
+    ids : (B)
         Each with the probability that its score gives it.
     """
-    reached = np.cumsum(softmax(scores[None])[0], dtype=np.float64)
-    # The last sum is not exactly 1. A number below 1 times it stays below it, and what is impossible adds nothing,
-    # so that no number falls there.
-    return int(np.searchsorted(reached, number * reached[-1], side="right"))
+    probs = softmax(scores)
+    reached = np.cumsum(probs, axis=-1, dtype=np.float64)
+    # The last sum is not exactly 1. A number below 1 times it stays below it, and what is impossible adds nothing: a
+    # card's sums, which are added in parts, may grow there all the same.
+    return np.argmax((reached > numbers[:, None] * reached[:, -1:]) & (probs > 0.0), axis=-1)

@@ -20,18 +20,23 @@ class NonfiniteLogits(Exception):
         self.ids = list(ids)
 
 
-def check_logits(logits, rows: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
+def finite_rows(logits):
+    """Tell of each row whether it holds neither NaN nor infinity: logits (B, V) -> (B)."""
+    return np.all(np.isfinite(logits), axis=-1)
+
+
+def check_finite(finite, rows: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
     """Raise at the first row that is not all finite.
 
     Parameters
     ----------
-    logits : (B, V)
+    finite : (B)
+        From :func:`finite_rows`, on the host.
     rows : sequence of B int
         The number of each row's answer.
     answers : sequence of B sequences of int
         Their ids so far.
     """
-    finite = np.all(np.isfinite(logits), axis=-1)
     for index, row in enumerate(rows):
         if not finite[index]:
             raise NonfiniteLogits(row, answers[index])

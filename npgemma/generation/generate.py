@@ -176,7 +176,7 @@ def share(start: Prefilled, n: int) -> Prefilled:
     """Repeat each row ``n`` times: several answers to a prompt begin where its prefill ended."""
     if n == 1:
         return start
-    rows = np.repeat(np.arange(len(start.positions)), n)
+    rows = np.repeat(np.arange(len(start.positions), like=start.positions), n)
     return Prefilled(start.logits[rows], take_state(start.state, rows), start.positions[rows], start.seconds)
 
 

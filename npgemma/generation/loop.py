@@ -4,9 +4,10 @@ import numpy as np
 
 from npgemma import paligemma
 from npgemma.base.cache import take_state
+from npgemma.base.device import fetch
 from npgemma.generation.answers import Growing
 from npgemma.generation.drawing import Draws, draw, likeliest
-from npgemma.generation.finite import check_logits
+from npgemma.generation.finite import check_finite, finite_rows
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled
 from npgemma.generation.settings import Settings
@@ -31,18 +32,20 @@ def grow(w, cfg, start: Prefilled, answers: list[Growing], draws: list[Draws], s
     logits, state, positions = start.logits, start.state, start.positions
     while rows:
         growing = [answers[row] for row in rows]
-        check_logits(logits, rows, [each.ids for each in growing])
         scores = process(logits, settings, [each.prompt_ids for each in growing], [each.ids for each in growing])
-        logprobs = log_softmax(logits)
-        for index, row in enumerate(rows):
-            token = draw(scores[index], draws[row].next()) if settings.samples else likeliest(scores[index])
-            answers[row].take(token, float(logprobs[index, token]))
+        chosen = draw(scores, w.beside([draws[row].next() for row in rows])) if settings.samples else likeliest(scores)
+        logprobs = np.take_along_axis(log_softmax(logits), chosen[:, None], axis=-1)
+        # The only wait of a step, where the model is on a card.
+        tokens, likely, finite = fetch(chosen, logprobs, finite_rows(logits))
+        check_finite(finite, rows, [each.ids for each in growing])
+        for index, answer in enumerate(growing):
+            answer.take(int(tokens[index]), float(likely[index]))
         staying = [index for index, answer in enumerate(growing) if not answer.finish_reason]
         if not staying:
             return
         if len(staying) < len(rows):
             rows = [rows[index] for index in staying]
-            state, positions = take_state(state, np.array(staying)), positions[staying]
-        ids = np.array([[answers[row].ids[-1]] for row in rows])
-        step_logits, state = paligemma.step(w, cfg, ids, positions[:, None], state)
+            left = w.beside(staying)
+            state, positions, chosen = take_state(state, left), positions[left], chosen[left]
+        step_logits, state = paligemma.read_on(w, cfg, chosen[:, None], positions[:, None], state)
         logits, positions = step_logits[:, 0], positions + 1

@@ -6,6 +6,7 @@ be chosen.  Reference: transformers generation/logits_process.py and GenerationM
 
 import numpy as np
 
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError, InputTypeError
 from npgemma.generation.settings import Settings
 
@@ -49,7 +50,7 @@ def allowed_ids(ids, V):
     index : (ids)
     """
     try:
-        index = np.asarray(ids if hasattr(ids, "dtype") else list(ids))
+        index = to_host(ids if hasattr(ids, "dtype") else list(ids))
     except (TypeError, ValueError):
         raise InputTypeError(f"gave {ids!r:.80}; want a list of ids", argument="allowed") from None
     if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
@@ -91,7 +92,7 @@ def penalise(scores, seen, penalty):
     B, V = scores.shape
     penalised = scores.copy()
     for row in range(B):
-        ids = np.array([token for token in set(seen[row]) if token < V], dtype=np.int64)
+        ids = np.array([token for token in set(seen[row]) if token < V], dtype=np.int64, like=scores)
         picked = scores[row, ids]
         penalised[row, ids] = np.where(picked < 0, picked * penalty, picked / penalty)
     return penalised
@@ -99,9 +100,9 @@ def penalise(scores, seen, penalty):
 
 def forbid(scores, ids):
     """Take ``ids`` out of the choice."""
-    V = scores.shape[-1]
-    forbidden = np.isin(np.arange(V), list(ids))
-    return np.where(forbidden, -np.inf, scores)
+    left = scores.copy()
+    left[:, np.array([token for token in ids if token < scores.shape[-1]], dtype=np.int64, like=scores)] = -np.inf
+    return left
 
 
 def restrict(scores, allowed):
@@ -114,9 +115,9 @@ def restrict(scores, allowed):
     """
     restricted = np.full_like(scores, -np.inf)
     for row, ids in enumerate(allowed):
-        index = allowed_ids(ids, scores.shape[-1])
+        index = np.array(allowed_ids(ids, scores.shape[-1]), like=scores)
         picked = scores[row, index]
-        restricted[row, index] = picked if np.any(picked > -np.inf) else 0.0
+        restricted[row, index] = np.where(np.any(picked > -np.inf), picked, 0.0)
     return restricted
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from npgemma import paligemma
 from npgemma.base import inputs
 from npgemma.base.cache import State
+from npgemma.base.device import wait_for
 from npgemma.base.errors import InputError, InputTypeError
 from npgemma.config import Config
 from npgemma.files.image import load_pixels
@@ -172,7 +173,9 @@ class Seen:
         new = {mark: picture for mark, picture in zip(marks, pictures, strict=True) if mark not in self.kept}
         if new:
             started = time.perf_counter()
-            self.kept |= zip(new, paligemma.see(w, cfg, np.stack(list(new.values()))), strict=True)
+            soft = paligemma.see(w, cfg, np.stack(list(new.values())))
+            wait_for(soft)
+            self.kept |= zip(new, soft, strict=True)
             self.seconds += time.perf_counter() - started
         self.asked += len(pictures)
         self.looked += len(new)
@@ -250,8 +253,9 @@ def prefill(
     ids, attention_mask = pad_left([request.ids for request in requests], cfg.pad_id)
     positions = inputs.counted_positions(attention_mask, cfg)
     logits, state = paligemma.prefill(w, cfg, ids, soft, np.zeros_like(ids), attention_mask, positions, last_only=True)
+    wait_for(logits)
     seconds = {"vision": looked - started, "prefill": time.perf_counter() - looked}
-    return Prefilled(logits[:, 0], state, positions[:, -1] + 1, seconds)
+    return Prefilled(logits[:, 0], state, w.beside(positions[:, -1] + 1), seconds)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int):

@@ -11,8 +11,9 @@ import numpy as np
 
 from npgemma import ops, paligemma
 from npgemma.base.cache import take_state
+from npgemma.base.device import fetch, to_host
 from npgemma.base.errors import InputError
-from npgemma.generation.finite import check_logits, locating
+from npgemma.generation.finite import check_finite, finite_rows, locating
 from npgemma.generation.processors import log_softmax
 from npgemma.generation.requests import Prefilled, Request, prefill, prepare
 from npgemma.generation.settings import check_listed, check_whole
@@ -122,9 +123,7 @@ def score(
         for group in groups(suffixes, LOGITS_AT_ONCE // model.config.text.vocab_size):
             logits = suffix_logits(w, uncapped, start, group)
             for row, suffix in enumerate(group):
-                own = logits[row, : len(suffix)]
-                check_logits(own, [0] * len(suffix), [suffix[:end] for end in range(len(suffix))])
-                scored.append(rate(own, suffix, w, model.config.text))
+                scored.append(rate(logits[row, : len(suffix)], suffix, w, model.config.text))
     return Scores(tuple(scored), tuple(request.ids), tuple(request.notes))
 
 
@@ -185,10 +184,9 @@ def suffix_logits(w, cfg, start: Prefilled, suffixes: Sequence[Sequence[int]]):
     ids = np.array([[*suffix[:-1], *[cfg.pad_id] * (L - len(suffix))] for suffix in suffixes], dtype=np.int64)
     slots = np.arange(L - 1)[None]
     attention_mask = (slots < lengths).astype(np.int64)
-    positions = start.positions[:, None] + np.minimum(slots, np.maximum(lengths - 1, 0))
-    logits, _ = paligemma.step(
-        w, cfg, ids, positions, take_state(start.state, np.zeros(N, dtype=np.int64)), attention_mask
-    )
+    positions = to_host(start.positions)[:, None] + np.minimum(slots, np.maximum(lengths - 1, 0))
+    state = take_state(start.state, w.beside([0] * N))
+    logits, _ = paligemma.step(w, cfg, ids, positions, state, attention_mask)
     return np.concatenate([first, logits], axis=1)
 
 
@@ -204,9 +202,11 @@ def rate(logits, suffix: Sequence[int], w, cfg) -> Score:
     cfg : TextConfig
         Of the model, with its cap.
     """
-    places = np.arange(len(suffix)), np.array(suffix)
-    uncapped = log_softmax(logits)[places]
-    capped = uncapped
+    places = w.beside(suffix)[:, None]
+    uncapped = capped = np.take_along_axis(log_softmax(logits), places, axis=-1)
     if cfg.final_softcap is not None:
-        capped = log_softmax(w.precision.store(ops.soft_cap(logits, cfg.final_softcap, w.inner)))[places]
+        final = w.precision.store(ops.soft_cap(logits, cfg.final_softcap, w.inner))
+        capped = np.take_along_axis(log_softmax(final), places, axis=-1)
+    capped, uncapped, finite = fetch(capped, uncapped, finite_rows(logits))
+    check_finite(finite, [0] * len(suffix), [suffix[:end] for end in range(len(suffix))])
     return Score(tuple(suffix), tuple(map(float, capped)), tuple(map(float, uncapped)))

@@ -13,7 +13,8 @@ import numpy as np
 
 from npgemma.backward.tape import Tape
 from npgemma.base import printer
-from npgemma.base.describe import describe, to_host
+from npgemma.base.describe import describe
+from npgemma.base.device import to_host
 from npgemma.base.weights import Weights
 from npgemma.paligemma import Model
 from npgemma.show.lens import lens

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npgemma import ops, text
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.paligemma import Model
 from npgemma.show.token_table import pieces_of
@@ -34,8 +35,8 @@ def likeliest(model: Model, out, count: int = 5) -> list[tuple[str, float]]:
 def likeliest_of(model: Model, outs, count: int = 5) -> list[list[tuple[str, float]]]:
     """The likeliest next tokens by several such vectors, outs (L, D), of which the head is read once."""
     w = model.weights.watched_by(None).at("text")
-    norm = ops.rms_norm(outs[None], w["norm.weight"], model.config.text.norm_eps)
-    probs = ops.softmax(text.logits(norm, w, model.config.text))[0]
+    norm = ops.rms_norm(w.beside(outs)[None], w["norm.weight"], model.config.text.norm_eps)
+    probs = to_host(ops.softmax(text.logits(norm, w, model.config.text)))[0]
     best = np.argsort(-probs, axis=-1)[:, :count]
     return [
         [(piece, float(row[id])) for piece, id in zip(pieces_of(model.config, model.tokenizer, ids), ids, strict=True)]

@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from npgemma.base.describe import to_host
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 
 SHADES = " ░▒▓█"

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import npgemma
-from npgemma.base.describe import describe, to_host
+from npgemma.base.describe import describe
+from npgemma.base.device import to_host
 from npgemma.base.expressions import explained
 from npgemma.base.tensors import Call, Tensor
 from npgemma.paligemma import Model

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from npgemma.base import printer
-from npgemma.base.describe import to_host
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Call, Tensor
 from npgemma.generation.answers import Answer, Token

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.base.describe import describe, size_of, to_host
+from npgemma.base.describe import describe, size_of
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputTypeError, NonfiniteError, TensorError
 from npgemma.base.markup import table_of_arrays
 from npgemma.files.safetensors_file import open_safetensors

@@ -42,7 +42,7 @@ def add_verb(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``, ``--dtype``, ``--precision`` and ``--allow-nonfinite``."""
+    """Add ``--model``, ``--dtype``, ``--adapter``, ``--precision``, ``--device`` and ``--allow-nonfinite``."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -57,6 +57,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--adapter", metavar="FOLDER", help="a LoRA adapter, as npgemma finetune or peft wrote it")
     group.add_argument("--precision", choices=tuple(PRECISIONS), help="emulate the roundings of another precision")
+    group.add_argument("--device", default="cpu", metavar="cuda[:N]",
+                       help="compute on a graphics card, through CuPy: pip install 'npgemma[cuda12]' (default: cpu)")
     group.add_argument("--allow-nonfinite", action="store_true", help="load weights that hold NaN or infinity")
 
 
@@ -107,7 +109,7 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     with warnings.catch_warnings(record=True) as caught, Progress("loading the model") as progress:
         for kind in (OddWarning, SlowWarning):
             warnings.simplefilter("always", kind)
-        more = {} if getattr(args, "adapter", None) is None else {"adapter": args.adapter}
+        more = {name: value for name in ("adapter", "device") if (value := getattr(args, name, None)) is not None}
         model = load(
             args.model, args.dtype, args.precision, progress=progress, allow_nonfinite=args.allow_nonfinite, **more
         )
