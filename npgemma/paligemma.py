@@ -184,7 +184,7 @@ def step(w, cfg, ids, positions, state, attention_mask=None):
 
 
 def read_on(w, cfg, ids, positions, state, real=None):
-    """Read on as :func:`step`, unchecked: whoever chose the ids knows that they fit, and a look would wait for a card."""
+    """Read on as :func:`step`, unchecked: who chose the ids knows that they fit, and a look would wait for a card."""
     real = np.ones_like(ids) if real is None else real
     ids, suffix, real, positions = given(w, ids, np.ones_like(ids), real, positions)
     embedded = text.embed(ids, w.at("text"), cfg.text)

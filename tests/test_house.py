@@ -141,6 +141,12 @@ def test_nothing_but_the_run_time_packages_is_imported(path):
     assert others <= RUN_TIME_PACKAGES | OF_ONE_FILE.get(str(path.relative_to(PACKAGE)), set())
 
 
+def test_cupy_is_imported_when_a_card_is_asked_for_and_not_before():
+    tree = ast.parse((PACKAGE / "base" / "device.py").read_text())
+    [function] = [each for each in tree.body if isinstance(each, ast.FunctionDef) and "import cupy" in ast.unparse(each)]
+    assert function.name == "import_cupy"
+
+
 # One file each in which people's files are opened for reading, files are written, and standard streams are used.
 ONLY_IN = {
     "print": {"base/printer.py"},

@@ -35,7 +35,7 @@ def in_order(x):
     A transposed product lies column after column, and NumPy then sums its last axis number by number instead of in
     pairs: in float32 the gradients of norms are off by 3e-5.
     """
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(x, like=x)
 
 
 def linear(d_y, x, weight):
@@ -69,7 +69,7 @@ def times(d_rows, weight):
         return d_rows @ weight
     F, D = weight.shape
     at_once = max(1, BLOCK // D)
-    d_x = np.zeros((d_rows.shape[0], D), dtype=d_rows.dtype)
+    d_x = np.zeros((d_rows.shape[0], D), dtype=d_rows.dtype, like=d_rows)
     for start in range(0, F, at_once):
         rows = slice(start, start + at_once)
         d_x += d_rows[:, rows] @ half.widen(weight[rows])

@@ -80,7 +80,7 @@ class Tape:
         if kept.shape != x.shape or kept.dtype != x.dtype:
             came = f"the gradient is {kept.shape} {kept.dtype}"
             raise InputError(f"{self.path}{name}: {came}, the tensor {x.shape} {x.dtype}; want the same")
-        return kept
+        return np.asarray(kept, like=x)
 
     def add(self, name, d_weight):
         """Hand over what one use of a weight had to do with the loss; a weight may have several uses."""
@@ -112,7 +112,7 @@ class Sums(dict):
 
     def add(self, name, d_weight):
         """Add one use, multiplied out only now."""
-        whole = np.asarray(d_weight)
+        whole = d_weight.whole() if hasattr(d_weight, "whole") else d_weight
         if name in self:
             self[name] += whole
         else:
@@ -136,9 +136,9 @@ class Product:
     left: Any
     right: Any
 
-    def __array__(self, dtype=None, copy=None):
+    def whole(self):
         """Give the whole matrix, (F, D)."""
-        return np.asarray(self.left.T @ self.right, dtype=dtype)
+        return self.left.T @ self.right
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,11 @@ class Rows:
     d_rows: Any
     size: int
 
-    def __array__(self, dtype=None, copy=None):
+    def whole(self):
         """Give the whole table's gradient, (V, D): equal ids side by side, then one sum for each."""
         order = np.argsort(self.ids, kind="stable")
         different, starts = np.unique(self.ids[order], return_index=True)
-        table = np.zeros((self.size, self.d_rows.shape[1]), dtype=dtype or self.d_rows.dtype)
+        table = np.zeros((self.size, self.d_rows.shape[1]), dtype=self.d_rows.dtype, like=self.d_rows)
         table[different] = np.add.reduceat(self.d_rows[order], starts, axis=0)
         return table
 

@@ -123,7 +123,10 @@ class Weights:
 
 
 def read_only(x):
-    """Give a view that cannot be written into: an observer changes a run by what it returns, and by nothing else."""
+    """Give a view that cannot be written into: an observer changes a run by what it returns, and by nothing else.
+
+    CuPy has no such views: whoever writes into an array of a card, writes into the run.
+    """
     if not isinstance(x, np.ndarray):
         return x
     view = x.view()

@@ -47,7 +47,7 @@ def memory_mapped(sources: dict[str, Source], parameters: dict[str, Parameter], 
 
 
 def memory_on_card(sources: dict[str, Source], parameters: dict[str, Parameter], mode: str) -> int:
-    """Bytes that a card must have free: all weights there, and the largest that is widened, with its bits, meanwhile."""
+    """Bytes that a card must have free: all weights, and for a while the bits of the largest that is widened."""
     moving = [
         source.num_bytes + 4 * (source.num_bytes // FLOATS[source.tensor.dtype].itemsize)
         for name, source in sources.items() if not stays_stored(source.tensor, parameters[name], mode)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from npgemma import ops, rotary
+from npgemma.base.device import to_host
 from npgemma.explaining.code import body
 from npgemma.explaining.curves import curves, wheels
 from npgemma.explaining.heat import heat
@@ -126,7 +127,7 @@ def norms(run: Run) -> Panel:
     cfg, block = run.model.config, run.block
     number = int(block.split(".")[2])
     entering = run["text.spliced" if not number else f"text.blocks.{number - 1}.out"][0].astype(np.float64)
-    gain = np.asarray(run.model.weights[f"{block}.attn_norm.weight"], dtype=np.float64)
+    gain = to_host(run.model.weights[f"{block}.attn_norm.weight"]).astype(np.float64)
     x, eps = entering[-1], cfg.text.norm_eps
     zero, one = np.zeros_like(gain), np.ones_like(gain)
     plain = ops.rms_norm(x, zero, eps)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from npgemma import ops
+from npgemma.base.device import to_host
 from npgemma.explaining.code import body
 from npgemma.explaining.curves import curves
 from npgemma.explaining.heat import heat, photograph
@@ -93,7 +94,7 @@ def drawn(run: Run, name: str, caption, head: int | None = None) -> Figure:
 
 def positions(run: Run) -> Panel:
     """A vector a place is added, so that a patch knows where it lies."""
-    table = np.asarray(run.model.weights["vision.positions.weight"])
+    table = to_host(run.model.weights["vision.positions.weight"])
     side = math.isqrt(len(table))
     here = side // 2 * side + side // 2
     unit = table / np.linalg.norm(table, axis=-1, keepdims=True)

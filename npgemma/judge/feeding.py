@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import inputs_of
 from npgemma.base.tensors import Call, Tensor, schema, tensors
@@ -51,7 +52,7 @@ def fed(model, question, recipe, name):
         planned := plan(own, question, [*(each for each in used if each in table), name]),
         Watch(planned, found.__setitem__),
     )
-    arrays = {each: found[each] if each in table else np.asarray(own.weights[each]) for each in used}
+    arrays = {each: found[each] if each in table else to_host(own.weights[each]) for each in used}
     arrays[f"want/{name}"] = found[name]
     kinds = {each: kind_of(each, array, recipe, each in parameters) for each, array in arrays.items()}
     return Fed(table[name], call, {each: widened(array) for each, array in arrays.items()}, kinds)

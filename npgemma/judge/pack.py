@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.base import half
+from npgemma.base.device import Fetched
 from npgemma.base.elsewhere import elsewhere
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained, inputs_of
@@ -189,7 +190,7 @@ class Taker:
     def __init__(self, planned, files, raws):
         self.planned, self.files, self.raws = planned, files, raws
         self.entries = []
-        self.exact = Weights(planned.model.weights.arrays, exact_precision(planned.recipe))
+        self.exact = Weights(Fetched(planned.model.weights.arrays), exact_precision(planned.recipe))
         self.seen, self.needed = {}, self.last_uses() if "bounds.safetensors" in files else {}
 
     def last_uses(self):
@@ -324,7 +325,7 @@ def blas():
 def weights_digest(model):
     """The sha256 of all weights as they lie, in the order of their names."""
     digest = hashlib.sha256()
-    arrays = model.weights.arrays
+    arrays = Fetched(model.weights.arrays)
     for name in sorted(arrays):
         stored = arrays[name]
         whole = stored if half.is_stored(stored) else stored.astype(np.float32)

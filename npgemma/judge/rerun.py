@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from npgemma.base import half
+from npgemma.base.device import Fetched
 from npgemma.base.precision import PRECISIONS, Precision, unrounded
 from npgemma.base.tensors import Call, tensors
 from npgemma.base.weights import Weights
@@ -80,8 +81,9 @@ class Rerun:
 
     def __init__(self, model, recipe, given, theirs, before=()):
         self.cfg, self.recipe, self.unit = model.config, recipe, unit_of(recipe)
-        self.w = Weights(model.weights.arrays, near_precision(recipe))
-        self.exact = Weights(model.weights.arrays, exact_precision(recipe))
+        arrays = Fetched(model.weights.arrays)
+        self.w = Weights(arrays, near_precision(recipe))
+        self.exact = Weights(arrays, exact_precision(recipe))
         self.given, self.theirs, self.before = given, theirs, before
         pictures = len(given["pixels"]) if "pixels" in given else 0
         B, T = given["ids"].shape

@@ -16,6 +16,7 @@ from npgemma import paligemma, text
 from npgemma.backward.tape import Sums
 from npgemma.base import half
 from npgemma.base.adapted import Adapted
+from npgemma.base.device import Fetched, to_host
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.checkpoints.adapter import fingerprint, write_adapter
 from npgemma.checkpoints.saving import write_model
@@ -24,7 +25,7 @@ from npgemma.files.safetensors_file import open_safetensors
 from npgemma.files.safetensors_writer import write_safetensors
 from npgemma.learn import lora, schedules
 from npgemma.learn.data import Example, batch_of, drawn, mark_of
-from npgemma.learn.losses import IGNORED
+from npgemma.learn.losses import IGNORED, log_sum
 from npgemma.learn.optimisers import Learner, Settings
 from npgemma.learn.teaching import teach
 from npgemma.paligemma import Model
@@ -122,7 +123,7 @@ def finetune(
     """
     out.mkdir(parents=True, exist_ok=True)
     mark = mark_of(examples, f"{asdict(course) | {'every': 0, 'save_every': 0}} {fingerprint(model.weights.arrays)}")
-    learner = resume(out / STATE, begin(model, course), mark)
+    learner = resume(out / STATE, begin(model, course), mark, model.weights.beside)
     while learner.step < course.steps:
         began = time.perf_counter()
         step = learner.step
@@ -144,9 +145,8 @@ def begin(model: Model, course: Course) -> Learner:
         names = lora.adapted_names(model.config, course.on or ("text.blocks.*",))
         kept = set(schedules.chosen(names, freeze=course.freeze))
         rng = np.random.default_rng([course.seed, 0])
-        return Learner(
-            lora.new_factors(model.config, [name for name in names if name in kept], course.lora, rng), course.optimiser
-        )
+        factors = lora.new_factors(model.config, [name for name in names if name in kept], course.lora, rng)
+        return Learner({name: model.weights.beside(factor) for name, factor in factors.items()}, course.optimiser)
     names = schedules.chosen(model.weights.arrays, course.on, course.freeze)
     arrays = model.weights.arrays
     return Learner({name: half.widen(arrays[name]).astype(np.float32) for name in names}, course.optimiser)
@@ -208,28 +208,28 @@ def judge(model: Model, learner: Learner, examples: Sequence[Example], course: C
     current, losses, right = now(model, learner, course), [], []
     w, cfg = current.weights, current.config
     for start in range(0, len(examples), course.micro):
-        batch = batch_of(model, examples[start : start + course.micro])
+        batch = batch_of(model, examples[start : start + course.micro]).beside(w)
         soft = None if batch.pixels is None else paligemma.see(w, cfg, batch.pixels)
         norm, _ = paligemma.read(w, cfg, batch.ids, soft, batch.token_types, batch.attention_mask, batch.positions)
         counted = batch.labels != IGNORED
         logits, labels = text.logits(norm[counted][None], w.at("text"), cfg.text)[0], batch.labels[counted]
-        losses.append(np.logaddexp.reduce(logits, axis=-1) - logits[np.arange(len(labels)), labels])
+        losses.append(to_host(log_sum(logits) - logits[np.arange(len(labels), like=labels), labels]))
         wrong = np.zeros_like(counted)
         wrong[counted] = np.argmax(logits, axis=-1) != labels
-        right.append(~np.any(wrong, axis=1))
+        right.append(to_host(~np.any(wrong, axis=1)))
     loss, part = (float(np.mean(np.concatenate(each))) for each in (losses, right))
     return {"held_out_loss": loss, "held_out_right": part}
 
 
 def save(path: Path, learner: Learner, mark: str) -> None:
     """Write the state, in the place of an older one, which stays until the new one is whole."""
-    arrays = {f"weight/{name}": array for name, array in learner.weights.items()}
-    arrays |= {f"memory/{name}": array for name, array in learner.memory.items()}
+    arrays = {f"weight/{name}": to_host(array) for name, array in learner.weights.items()}
+    arrays |= {f"memory/{name}": to_host(array) for name, array in learner.memory.items()}
     write_safetensors(path, arrays, {"step": str(learner.step), "run": mark}, force=True)
 
 
-def resume(path: Path, fresh: Learner, mark: str) -> Learner:
-    """Give the learner of a saved state, or a fresh one where there is none.
+def resume(path: Path, fresh: Learner, mark: str, beside: Callable[[Any], Any]) -> Learner:
+    """Give the learner of a saved state, put where ``beside`` puts arrays, or a fresh one where there is none.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def resume(path: Path, fresh: Learner, mark: str) -> Learner:
         kind, _, rest = name.partition("/")
         array = np.array(file.array(name))  # a copy: the file is replaced while it would be mapped
         check_state(path, name, array, fresh)
-        parts[kind][rest] = array
+        parts[kind][rest] = beside(array)
     step = file.metadata.get("step", "")
     if not (step.isascii() and step.isdecimal() and len(step) < 10):
         raise CheckpointError(f"{path}: its step is {step!r:.40}; {DAMAGED}")
@@ -276,5 +276,5 @@ def write_result(model: Model, course: Course, out: Path, base: Path, name: str)
         mark = fingerprint(model.weights.arrays)
         write_adapter(out, model.config, learnt, course.lora, course.alpha, name, mark)
         return f"an adapter: npgemma generate --model {base} --adapter {out}"
-    write_model(out, base, model.config, dict(model.weights.arrays) | learnt)
+    write_model(out, base, model.config, dict(Fetched(model.weights.arrays)) | learnt)
     return f"a model: npgemma generate --model {out}"

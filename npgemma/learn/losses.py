@@ -14,6 +14,7 @@ from npgemma.backward import ops as backward
 from npgemma.base import half
 from npgemma.base.errors import InputError
 from npgemma.base.precision import unrounded
+from npgemma.masks import BIG_NEG
 
 # The label of a position that does not count, as in torch.nn.functional.cross_entropy.
 IGNORED = -100
@@ -56,9 +57,9 @@ def cross_entropy_plain(logits, labels, weights):
     rows, row_labels = logits[counted], labels[counted]
     row_weights = weights[counted].astype(logits.dtype)
     others, wanted = apart(rows, row_labels, 0)
-    loss, scale, d_label = surprise(np.logaddexp.reduce(others, axis=-1), wanted)
+    loss, scale, d_label = surprise(log_sum(others), wanted)
     d_rows = np.exp(others - scale[:, None])
-    d_rows[np.arange(len(rows)), row_labels] = d_label
+    d_rows[np.arange(len(rows), like=rows), row_labels] = d_label
     d_logits = np.zeros_like(logits)
     d_logits[counted] = d_rows * row_weights[:, None]
     return float(np.sum(loss * row_weights)), d_logits
@@ -82,10 +83,18 @@ def apart(scores, labels, start):
     """
     rows = np.flatnonzero((labels >= start) & (labels < start + scores.shape[1]))
     columns = labels[rows] - start
-    others, wanted = scores.copy(), np.full(len(scores), -np.inf, dtype=scores.dtype)
+    others, wanted = scores.copy(), np.full_like(scores[:, 0], -np.inf)
     wanted[rows] = scores[rows, columns]
     others[rows, columns] = -np.inf
     return others, wanted
+
+
+def log_sum(scores):
+    """Give the logarithm of each row's summed exponentials, -inf where all are: scores (T, chunk) -> (T)."""
+    # Finite, so that a row of -inf does not become NaN.
+    highest = np.maximum(np.max(scores, axis=-1), BIG_NEG)
+    with np.errstate(divide="ignore"):
+        return np.log(np.sum(np.exp(scores - highest[:, None]), axis=-1)) + highest
 
 
 def surprise(others, wanted):
@@ -138,10 +147,10 @@ def cross_entropy(x, table, labels, weights, cap, chunk=CHUNK):
     """
     check_labels(labels, table.shape[0])
     weights = weights.astype(x.dtype)
-    wanted = others = np.full(len(x), -np.inf, dtype=x.dtype)
+    wanted = others = np.full_like(x[:, 0], -np.inf)
     for start, _, scores in chunks(x, table, cap, chunk):
         part_others, part_wanted = apart(scores, labels, start)
-        others = np.logaddexp(others, np.logaddexp.reduce(part_others, axis=-1))
+        others = np.logaddexp(others, log_sum(part_others))
         wanted = np.maximum(wanted, part_wanted)
     loss, scale, d_label = surprise(others, wanted)
     d_table = HeadGradient(x, table, labels, cap, chunk, scale, d_label, weights)
@@ -189,9 +198,9 @@ class HeadGradient:
             d_scores *= self.weights[:, None]
             yield start, part, d_scores if self.cap is None else backward.soft_cap(d_scores, scores, self.cap)
 
-    def __array__(self, dtype=None, copy=None):
+    def whole(self):
         """Give the whole gradient, (V, D)."""
-        d_table = np.empty(self.table.shape, dtype=dtype or self.x.dtype)
+        d_table = np.empty(self.table.shape, dtype=self.x.dtype, like=self.x)
         for start, part, d_product in self.chunks():
             d_table[start : start + len(part)] = d_product.T @ self.x
         return d_table

@@ -13,6 +13,7 @@ from npgemma import paligemma, text
 from npgemma.backward import paligemma as backward
 from npgemma.backward.tape import Rerun, Sums, Tape
 from npgemma.base import inputs
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.generation.requests import Request, prepare
 from npgemma.generation.scoring import suffix_ids
@@ -41,6 +42,11 @@ class Batch:
     positions: np.ndarray
     labels: np.ndarray
     pixels: np.ndarray | None = None
+
+    def beside(self, w):
+        """The batch where the weights lie."""
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        return Batch(**{name: w.beside(array) for name, array in arrays.items()})
 
     @property
     def count(self) -> int:
@@ -104,9 +110,10 @@ def teach(model: Model, batch: Batch, sums: Any, weight: float = 1.0, *, rerun: 
         ``weight`` times the sum over labelled tokens; 0 where there are none.
     """
     check_batch(batch, model)
+    batch = batch.beside(model.weights)
     tape = new_tape(model, sums, rerun)
     soft = see(tape, model, batch.pixels)
-    loss, d_soft = answer(tape, model, batch, soft, np.full(batch.labels.shape, weight))
+    loss, d_soft = answer(tape, model, batch, soft, np.full_like(batch.labels, weight, dtype=np.float64))
     see_back(tape, model, d_soft)
     return loss
 
@@ -234,13 +241,14 @@ def gradients(
 def gradients_of(model: Model, batch: Batch, only=None, observe=None) -> Gradients:
     """Find what each tensor and weight had to do with the mean loss of a batch, ``grad text.logits`` among them."""
     check_batch(batch, model)
+    batch = batch.beside(model.weights)
     patterns = as_patterns(() if only is None else only)
     found: dict[str, np.ndarray] = {}
 
     def watch(name, d_x):
         replacement = None if observe is None else observe(name, d_x)
         if not patterns or matches(name, patterns):
-            found[name] = d_x if replacement is None else replacement
+            found[name] = to_host(d_x if replacement is None else replacement)
         return replacement
 
     cfg = model.config
@@ -249,12 +257,13 @@ def gradients_of(model: Model, batch: Batch, only=None, observe=None) -> Gradien
     soft = see(tape, model, batch.pixels)
     logits = text.logits(read(tape, model, batch, soft), watched(tape).at("text"), cfg.text)
     check_patterns(patterns, [*differentiable(tape), *model.weights.arrays])
-    loss, d_logits = cross_entropy_plain(logits, batch.labels, np.full(batch.labels.shape, 1.0 / max(batch.count, 1)))
+    weights = np.full_like(batch.labels, 1.0 / max(batch.count, 1), dtype=np.float64)
+    loss, d_logits = cross_entropy_plain(logits, batch.labels, weights)
     d_soft = backward.prefill(d_logits, tape, cfg, soft)
     seen = [name for name in differentiable(tape) if name.startswith(("pixels", "vision.", "connector."))]
     always = observe is not None or not patterns or any(matches(name, patterns) for name in seen)
     see_back(tape, model, d_soft, always)
-    return Gradients(loss, found, dict(sums))
+    return Gradients(loss, found, {name: to_host(d_weight) for name, d_weight in sums.items()})
 
 
 def differentiable(tape: Tape) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from npgemma.base.device import wait_for
 from npgemma.base.elsewhere import rows_of
 from npgemma.base.expressions import full_name, multiplied
 from npgemma.base.tensors import Call
@@ -46,6 +47,7 @@ class Profile:
 
     def __call__(self, name, x) -> None:
         """Charge the time since the last tensor to this one."""
+        wait_for(x)
         now = time.perf_counter()
         if name == "ids":
             self.calls += 1

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from npgemma.base.device import enter
 from npgemma.base.errors import InputError
+from npgemma.base.weights import EVERYWHERE
 from npgemma.tracing.plan import Plan
 from npgemma.tracing.precisions import in_precision
 from npgemma.tracing.trace import Stopped, Watch, carry_out
@@ -34,6 +36,7 @@ class Partner:
 
     def run(self) -> None:
         """The thread's work; whatever ends it is told to who waits for a tensor."""
+        enter(self.planned.model.weights[EVERYWHERE])
         try:
             carry_out(self.planned, Watch(self.planned, self.put))
         except BaseException as problem:

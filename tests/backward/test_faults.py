@@ -95,7 +95,7 @@ def image_id_of_a_suffix_is_a_picture(ids, token_types, image_token_id):
     return places & (np.cumsum(places, axis=1) > 1)
 
 
-def repeated_ids_overwrite(self, dtype=None, copy=None):
+def repeated_ids_overwrite(self):
     whole = np.zeros((self.size, self.d_rows.shape[1]))
     whole[self.ids] = self.d_rows
     return whole
@@ -106,13 +106,13 @@ def residual_forgotten(d_out, x, t, cfg):
     return weighted.layer_norm(d_attn_norm, x, t, "attn_norm", cfg.norm_eps)
 
 
-def transposed_product(self, dtype=None, copy=None):
+def transposed_product(self):
     whole = self.left.T @ self.right
     return whole.T.copy() if whole.shape[0] == whole.shape[1] else whole
 
 
 def later_uses_replace_earlier(self, name, d_weight):
-    self[name] = np.asarray(d_weight)
+    self[name] = d_weight.whole() if hasattr(d_weight, "whole") else d_weight
 
 
 def post_norm_skipped(d_y, name, x, t, cfg):
@@ -146,9 +146,9 @@ FAULTS = {
     "image id of a suffix taken for a picture": (
         masks, "image_places", image_id_of_a_suffix_is_a_picture, "tiny-2", "image_id_in_suffix"
     ),
-    "repeated ids overwrite": (Rows, "__array__", repeated_ids_overwrite, "tiny-1", "whole"),
+    "repeated ids overwrite": (Rows, "whole", repeated_ids_overwrite, "tiny-1", "whole"),
     "residual forgotten": (vision, "block", residual_forgotten, "tiny-1", "uneven_pictures"),
-    "square matrices transposed": (Product, "__array__", transposed_product, "tiny-1", "whole"),
+    "square matrices transposed": (Product, "whole", transposed_product, "tiny-1", "whole"),
     "second use replaces the first": (Sums, "add", later_uses_replace_earlier, "tiny-2", "text_only"),
     "post-norms skipped": (text, "post_norm", post_norm_skipped, "tiny-2", "generation_positions"),
     "pixels before channels": (forward, "patchify", pixels_before_channels, "tiny-1", "several_pictures"),

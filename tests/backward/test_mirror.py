@@ -12,7 +12,7 @@ import npgemma
 
 FILES = ("ops", "rotary", "attention", "vision", "text", "paligemma")
 # Integers have no gradient; the loss itself chooses rows; the cache is not gone back through; wiring of inputs.
-WITHOUT = {"angles", "last_real", "step", "forward", "given", "both_masks"}
+WITHOUT = {"angles", "last_real", "step", "read_on", "forward", "given", "both_masks"}
 # Their slope needs what they gave: f(d_y, y) instead of f(d_y, x).
 BY_RESULT = {"soft_cap": {"y": "x"}, "softmax": {"p": "x"}}
 # A bias's gradient is a sum over rows; shapes stand for arrays that are only laid out anew.
