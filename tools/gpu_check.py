@@ -1,8 +1,8 @@
 """Check npgemma on a graphics card by one command, and write down what was found.
 
-    python tools/gpu_check.py --out gpu.json              goldens, 8,000 answers of the box, a random 3B beside PyTorch
-    python tools/gpu_check.py --table gpu.json            README's table, made of that
-    python tools/gpu_check.py --fake --answers 16         here, without a card: the check's own code, nothing about cards
+    python tools/gpu_check.py --out gpu.json          goldens, 8,000 answers of the box, a random 3B beside PyTorch
+    python tools/gpu_check.py --table gpu.json        README's table, made of that
+    python tools/gpu_check.py --fake --answers 16     here, without a card: the check's own code, nothing about cards
 
 Needs CuPy; for the comparison torch and transformers (tools/requirements.txt), else that part is left out and said so.
 TF32 must be off: npgemma never asks for it, and CUPY_TF32 is refused.  Exit code 3 if something is beyond its bound.
@@ -26,12 +26,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("tests", "tools/tiny", "tools/bench", "tools/golden"))]
 
-import golden  # noqa: E402
 import gpu_subjects  # noqa: E402
 from evaluate import answer_all, make_questions  # noqa: E402
 from random_checkpoint import default_folder, ensure_checkpoint  # noqa: E402
 from world import TASKS  # noqa: E402
 
+import golden  # noqa: E402
 import npgemma  # noqa: E402
 from npgemma.base.device import open_card, to_host  # noqa: E402
 
@@ -174,7 +174,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="print the table of an earlier run, and no more")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="print the table of an earlier run")
     parser.add_argument("--fake", action="store_true", help="on the pretended device of the tests")
     parser.add_argument("--answers", type=int, default=8000, help="of the box")
     parser.add_argument("--batch", type=int, default=50)

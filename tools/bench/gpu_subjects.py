@@ -1,7 +1,7 @@
 """What tools/gpu_check.py times on a card, npgemma and PyTorch alike, each in a process of its own: a line of JSON.
 
-Times are of work that is done, not of work that is told: each ends with a number on the host.  Memory is what the driver
-counts beyond what was taken before, read every 5 ms, so that it means the same for both.
+Times are of work that is done, not of work that is told: each ends with a number on the host.  Memory is what the
+driver counts beyond what was taken before, read every 5 ms, so that it means the same for both.
 """
 
 import json
