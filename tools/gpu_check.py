@@ -11,6 +11,7 @@ TF32 must be off: npgemma never asks for it, and CUPY_TF32 is refused.  Exit cod
 import argparse
 import contextlib
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -112,6 +113,7 @@ def subjects(options):
 def run_subject(settings, here):
     """Run one subject in a process of its own, or here, where the pretended card is."""
     if here:
+        gc.collect()  # what lies on the pretended card still is none of this subject's
         return getattr(gpu_subjects, settings["subject"])(settings)
     script = ROOT / "tools" / "bench" / "gpu_subjects.py"
     done = subprocess.run([sys.executable, str(script), json.dumps(settings)], capture_output=True, text=True)

@@ -129,7 +129,7 @@ def test_cupys_list_is_that_of_the_installed_one():
         for part in name.split("."):
             found = getattr(found, part)
         assert callable(found), name
-    assert all(isinstance(getattr(cupy, name), cupy.ufunc) for name in CUPY["ufuncs"])
+    assert all(callable(getattr(cupy, name)) for name in CUPY["ufuncs"])
     assert set(CUPY["array"]) <= set(dir(cupy.ndarray))
     # An empty array can be made without a card, and shows what is refused before any card is asked.
     nothing = cupy.ndarray((0,), np.float32, cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(0, 0, None, 0), 0))

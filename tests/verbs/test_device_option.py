@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from fake_device import DeviceArray, planted
+from fake_device import CudaError, DeviceArray, planted
 from lessons import write_lessons
 from safetensors.numpy import load_file, save_file
 
@@ -99,16 +99,14 @@ def test_a_walk_shows_the_cards_tensors(capsys, monkeypatch):
     assert code in (0, 130) and "the model would say now" in out + err
 
 
-def test_compare_feed_and_inject_judge_on_the_host_what_the_card_computed(capsys, tmp_path):
+def test_compare_judges_on_the_host_what_the_card_computed(capsys, tmp_path):
     theirs = tmp_path / "theirs.safetensors"
-    only = ["--only", "text.blocks.0.*,text.embedded"]
+    only = ["--only", "text.blocks.0.mlp.*,text.blocks.0.mlp_norm"]
     assert said(capsys, "trace", *QUESTION, *only, "-o", theirs, "--quiet")[0] == 0
-    code, out, _ = on_both(capsys, "compare", theirs, *QUESTION)
-    assert code == 0, out
     wrong = {name: array.copy() for name, array in load_file(theirs).items()}
     wrong["text.blocks.0.mlp.gate"][0, 3] *= -1.0
-    save_file(wrong, tmp_path / "wrong.safetensors")
-    code, out, _ = on_both(capsys, "compare", tmp_path / "wrong.safetensors", *QUESTION)
+    save_file(wrong, theirs)
+    code, out, _ = on_both(capsys, "compare", theirs, *QUESTION)
     assert code == 3 and "text.blocks.0.mlp.gate" in out
 
 
@@ -133,8 +131,8 @@ def test_a_folder_that_a_card_learnt_goes_on_where_it_stopped(capsys, tmp_path):
         assert said(capsys, "finetune", data, "-o", whole, *QUICK, "--lora", "2", "--device", "cuda")[0] == 0
         from npgemma.learn import finetune
 
-        def stops_after_one(*args, stop=None, **more):
-            return real(*args, stop=lambda: True, **more)
+        def stops_after_one(*args):
+            return real(*args[:-1], lambda: True)
 
         real = finetune.finetune
         with pytest.MonkeyPatch.context() as patch:
@@ -166,7 +164,7 @@ def test_a_card_without_room_is_refused_before_anything_is_copied(capsys):
     with planted(memory=100_000) as traffic:
         said = mistake(capsys, "--device", "cuda")
         assert traffic.up == 1  # the two ones that the card is tried with
-    assert re.search(r"float32 needs 0\.0\d+ GB on cuda:0, 9.9\de-05 GB are free", said) and "no mode fits" in said
+    assert re.search(r"float32 needs 0\.0\d+ GB on cuda:0, \S+ GB are free there; no mode fits", said)
 
 
 def test_a_card_that_is_full_on_the_way_is_one_line(capsys, monkeypatch):
@@ -178,11 +176,9 @@ def test_a_card_that_is_full_on_the_way_is_one_line(capsys, monkeypatch):
 
 
 def test_a_card_that_fails_on_the_way_is_one_line(capsys, monkeypatch):
-    from fake_device import CudaError
-
     def fails(*_):
         raise CudaError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
+    monkeypatch.setattr("npgemma.generation.loop.fetch", fails)
     with planted():
-        monkeypatch.setattr(DeviceArray, "get", fails)
         assert "the card failed (cudaErrorIllegalAddress" in mistake(capsys, "--device", "cuda")
