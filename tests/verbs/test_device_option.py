@@ -82,7 +82,7 @@ def test_trace_says_the_same(capsys, tmp_path):
 
 
 def test_a_breakpoint_is_asked_of_the_cards_array(capsys, monkeypatch):
-    from npgemma.tracing import breaking
+    from npgemma.show import breaking
 
     stopped = []
     monkeypatch.setattr(breaking, "stop_in", lambda frame: stopped.append(frame.f_locals.get("q")))
