@@ -21,7 +21,9 @@ def test_the_host_needs_nothing():
     assert device.open_card("cpu") is None and "cupy" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:1.0", "cuda 0", "", None, 0, "cuda:1234"])
+@pytest.mark.parametrize(
+    "name", ["gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:1.0", "cuda 0", "", None, 0, "cuda:1234"]
+)
 def test_a_wrong_name_is_told_which_there_are(name):
     assert "want cpu, cuda, or cuda:N" in refusal(name)
 
@@ -138,5 +140,3 @@ def test_cupys_list_is_that_of_the_installed_one():
             refused()
     with pytest.raises(NotImplementedError):
         np.logaddexp.reduce(nothing)
-
-
