@@ -4,6 +4,7 @@ import io
 import json
 import warnings
 import zipfile
+from functools import cache
 
 from mutators import ODD_TEXTS, WHOLE_NUMBERS, mutate_bytes, mutate_json
 
@@ -123,12 +124,18 @@ def mutate_npy(data, rng):
     return data[:8] + len(header).to_bytes(begin - 8, "little") + header + numbers
 
 
+@cache
+def members_of(data):
+    """Names and contents of an archive's members."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
 def mutate_zip(data, rng):
     """Change the members of an archive of arrays, which stays one; or its bytes."""
     if rng.random() < 0.3:
         return mutate_bytes(data, rng)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = [[name, archive.read(name)] for name in archive.namelist()]
+    members = [list(each) for each in members_of(data)]
     for _ in range(rng.choice((1, 1, 2))):
         place, way = rng.randrange(len(members)), rng.randrange(7)
         name, body = members[place]

@@ -134,7 +134,8 @@ def summarise(x: np.ndarray, is_attention: bool = False, step: int = 1) -> Summa
 
 def numbers(piece: np.ndarray) -> np.ndarray:
     """Values as float64, so that sums are exact enough and nothing overflows."""
-    return half.widen(piece).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is counted, and no reason to warn
+        return half.widen(piece).astype(np.float64)
 
 
 def only_finite(piece: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ DAMAGED = (
     struct.error, OverflowError, TypeError,
 )  # fmt: skip
 # An archive of plain arrays may unpack to so much, or to so many times its size.
-UNPACKED, RATIO = 64 * 2**20, 20
+UNPACKED, RATIO = 24 * 2**20, 4
 
 
 def array_of(data: Any, place: str, error: type[NpgemmaError]) -> np.ndarray:

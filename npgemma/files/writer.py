@@ -92,6 +92,61 @@ def writing(path: Path | str, force: bool = False, nbytes: int = 0) -> Iterator[
             file.close()
 
 
+@contextlib.contextmanager
+def writing_folder(path: Path | str) -> Iterator[Path]:
+    """Fill a new folder that either appears whole under its name, or not at all.
+
+    Yields
+    ------
+    partial : Path
+        The folder under another name, empty.
+
+    Raises
+    ------
+    OutputError
+        If there is something of that name, it cannot be written, or another process is writing it.
+    """
+    path = Path(path)
+    check_target(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with naming(path):
+        descriptor = own_folder(partial, path)
+    try:
+        yield partial
+        with naming(path):
+            check_target(path)  # it may have appeared meanwhile
+            partial.rename(path)
+            remember(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def own_folder(partial: Path, path: Path) -> int | None:
+    """Make an empty folder that is locked while the descriptor is open; what a killed process left there is removed."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        if fcntl is None:
+            shutil.rmtree(partial)
+            partial.mkdir()
+            return None
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+        try:
+            lock(descriptor, path)
+            if not os.listdir(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(partial)):
+                return descriptor
+            shutil.rmtree(partial)
+        except FileNotFoundError:
+            pass  # another process has renamed or removed it meanwhile
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
 def write_file(path: Path | str, data: bytes, force: bool = False) -> None:
     """Write a whole file at once, as :func:`writing` does."""
     with writing(path, force, len(data)) as output:
@@ -216,7 +271,7 @@ def locked(place: Path, path: Path, more: int = 0) -> BinaryIO:
         file.close()
 
 
-def lock(file: BinaryIO, path: Path) -> None:
+def lock(file: BinaryIO | int, path: Path) -> None:
     """Lock an open file as long as it is open, or refuse it if another process has done so."""
     if fcntl is None:
         return

@@ -103,7 +103,9 @@ def changes(name, tensor):
                 x.reshape(shape) if squeezed(x.shape) == squeezed(merged) else None
             )
     if name == "pixels":
-        yield "channels first", lambda x: np.moveaxis(x, -3, -1).reshape(shape) if x.ndim >= 3 else None
+        yield "channels first", lambda x: (
+            np.moveaxis(x, -3, -1).reshape(shape) if x.ndim >= 3 and x.size == math.prod(shape) else None
+        )
     if name == "vision.patches":
         yield "channels first, a grid", lambda x: as_grid(x, shape)
     if name in ("text.cos", "text.sin"):

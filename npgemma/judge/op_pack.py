@@ -13,6 +13,7 @@ from npgemma.base.errors import CheckpointError
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.tensors import schema
 from npgemma.config import Config, Conventions, TextConfig, VisionConfig
+from npgemma.files import writer
 from npgemma.judge import gates, raw, tensor_file, vectors
 from npgemma.judge.comparison import Row, worst_of
 from npgemma.judge.datasets import ONE_SIDED
@@ -24,7 +25,6 @@ from npgemma.judge.pack import (
     VERSION,
     blas,
     files_in,
-    new_folder,
     npgemma_version,
     write_manifest,
 )
@@ -90,7 +90,7 @@ def planned(file, arrays, recipe):
 
 def write_op_pack(cases, held, cfg, recipe, path, with_raw=False):
     """Write the cases as a pack into a new folder."""
-    with new_folder(path) as folder:
+    with writer.writing_folder(path) as folder:
         for file, arrays in held.items():
             write_file(folder, file, arrays, recipe, with_raw)
         entries = [entry(case, held, order, recipe) for order, case in enumerate(cases)]

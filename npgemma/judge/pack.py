@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -136,22 +134,6 @@ def plan_pack(model, question, recipe, tier="full", select=()):
     return planned
 
 
-@contextlib.contextmanager
-def new_folder(path) -> Iterator[Path]:
-    """A folder that appears whole under its name, or not at all."""
-    path = Path(path)
-    writer.check_target(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        writer.check_target(path)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def write_pack(planned, path, with_raw=False):
     """Run the model in float64 and in the recipe, and write the pack.
 
@@ -163,7 +145,7 @@ def write_pack(planned, path, with_raw=False):
     with_raw : bool
         Add the raw form, for readers without Python.
     """
-    with new_folder(path) as folder, contextlib.ExitStack() as stack:
+    with writer.writing_folder(path) as folder, contextlib.ExitStack() as stack:
         open_files = {
             name: stack.enter_context(tensor_file.writing(folder / name, held))
             for name, held in planned.files().items()

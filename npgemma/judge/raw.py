@@ -5,6 +5,7 @@
 """
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -84,20 +85,27 @@ def read_list(folder):
 def read_line(place, folder, line):
     """Read one line of a list, and hold it against its file."""
     words = line.split()
-    if len(words) < 3 or words[1] not in DTYPES or not all(word.isdecimal() for word in words[3:]):
+    sizes = words[3:]
+    if len(words) < 3 or words[1] not in DTYPES or not all(word.isdecimal() and len(word) <= 18 for word in sizes):
         raise CheckpointError(
             f"{place}: {line!r:.80}; want 'name dtype file size size ...', dtype of {', '.join(DTYPES)}"
         )
     name, dtype, file = words[:3]
     if Path(file).name != file or file in (".", ".."):
         raise CheckpointError(f"{place}: the file name {file!r} is not a plain name; want a file of this folder")
-    shape = tuple(int(word) for word in words[3:])
-    needed = int(np.prod(shape, dtype=object)) * np.dtype(DTYPES[dtype]).itemsize
+    shape = tuple(int(word) for word in sizes)
+    if len(shape) > 32 or math.prod(max(size, 1) for size in shape) >= 2**60:
+        raise CheckpointError(f"{place}: shape {shape!r:.80} is larger than any memory; the list is damaged")
+    needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
     path = folder / file
-    if not path.is_file():
-        raise CheckpointError(f"{place}: there is no file {file}")
-    if path.stat().st_size != needed:
-        raise CheckpointError(f"{place}: {file} has {path.stat().st_size:,} bytes, {dtype} {shape} needs {needed:,}")
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError:  # too long a name
+        size = None
+    if size is None:
+        raise CheckpointError(f"{place}: there is no file {file:.80}")
+    if size != needed:
+        raise CheckpointError(f"{place}: {file} has {size:,} bytes, {dtype} {shape} needs {needed:,}")
     return name, (dtype, path, shape)
 
 

@@ -118,6 +118,9 @@ def check_files(folder, listed, hashes):
             raise CheckpointError(
                 f"{path}: has {path.stat().st_size:,} bytes, the manifest says {listed[name]['bytes']:,}"
             )
+    extra = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()} - {*listed, MANIFEST}
+    if extra:
+        raise CheckpointError(f"{folder}: {min(extra)!r:.80} is not of the pack: it is in no list; remove it")
     found = files_in(folder) if hashes else {}
     for name, entry in found.items():
         if name in listed and entry["sha256"] != listed[name]["sha256"]:

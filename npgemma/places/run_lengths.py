@@ -6,7 +6,8 @@ import numpy as np
 
 from npgemma.base.errors import InputError
 
-LARGEST = 1 << 30  # pixels of a mask
+LARGEST = 50_000_000  # pixels of a mask, as of a picture
+LONGEST = 12  # groups of a count; a larger number would be no mask's
 
 
 def encode_runs(mask: np.ndarray) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def read_numbers(text: str) -> list[int]:
             raise InputError(f"run-lengths: {character!r} is no part of a count; want characters from '0' to 'o'")
         value |= (group & 31) << shift
         shift += 5
+        if shift > 5 * LONGEST:
+            raise InputError(f"run-lengths: a count has more than {LONGEST} characters; the text is damaged")
         if not group & 32:
             numbers.append(value - (1 << shift) if group & 16 else value)
             value, shift = 0, 0

@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.all:
         write_port(model, question, args.recipe, {**FAULTS, **VARIANTS}.get(args.name), Path(args.output))
         return DONE
-    Path(args.output).mkdir()
-    for name, fault in FAULTS.items():
-        try:
-            write_port(model, question, args.recipe, fault, Path(args.output) / f"{name}.safetensors")
-        except NOT_POSSIBLE:
-            tell([f"{name}: this model cannot have it"])
+    with writer.writing_folder(args.output) as folder:
+        for name, fault in FAULTS.items():
+            try:
+                write_port(model, question, args.recipe, fault, folder / f"{name}.safetensors")
+            except NOT_POSSIBLE:
+                tell([f"{name}: this model cannot have it"])
     return DONE
 
 

@@ -1,16 +1,20 @@
 """Packs: sizes, bytes, the schema, and what is said of one that is damaged."""
 
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from golden import GOLDEN, ROOT
 from npgemma import cli, load
-from npgemma.base.errors import CheckpointError, InputError
+from npgemma.base.errors import CheckpointError, InputError, OutputError
+from npgemma.config import VARIANTS
+from npgemma.files import writer
 from npgemma.generation.requests import Request
-from npgemma.judge import pack
+from npgemma.judge import op_pack, pack, vectors
 from npgemma.judge.read_pack import open_pack, schema
 from npgemma.judge.schema import check
 from npgemma.tracing.plan import ask
@@ -137,7 +141,7 @@ def test_an_unknown_key_of_a_later_minor_version_is_passed_over(copy):
     assert open_pack(copy).manifest["later"]
 
 
-def test_a_future_major_version_is_refused(copy):
+def test_row_44_a_future_major_version_is_refused(copy):
     change(copy, lambda manifest: manifest.update(version=[2, 0]))
     with pytest.raises(CheckpointError, match=r"format \[2, 0\]; this npgemma reads 1.x"):
         open_pack(copy)
@@ -151,6 +155,23 @@ def flip_a_byte(folder):
 
 def renamed(manifest):
     manifest["files"]["../../etc/passwd"] = manifest["files"].pop("truth.safetensors")
+
+
+def linked_to_itself(folder):
+    (folder / "truth.safetensors").unlink()
+    (folder / "truth.safetensors").symlink_to(folder / "truth.safetensors")
+
+
+def with_truth(name, array):
+    """Replaces a tensor of the truth, under a manifest that is written for it."""
+
+    def harm(folder):
+        path = folder / "truth.safetensors"
+        save_file(load_file(path) | {name: array}, path)
+        size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+        change(folder, lambda m: m["files"].update({path.name: {"bytes": size, "sha256": digest}}))
+
+    return harm
 
 
 DAMAGE = {
@@ -177,6 +198,41 @@ DAMAGE = {
         lambda folder: change(folder, lambda m: m["tensors"][1].update(shape=[3])),
         "the manifest says [3]",
     ),
+    "a file that is not listed": (
+        lambda folder: (folder / "notes.txt").write_text("x"),
+        "'notes.txt' is not of the pack",
+    ),
+    "a file that is a link to itself": (linked_to_itself, "truth.safetensors' cannot be read"),
+    "a tensor twice": (
+        lambda folder: change(folder, lambda m: m["tensors"].append(m["tensors"][1])),
+        "lists a tensor twice",
+    ),
+    "a truth of another shape": (
+        with_truth("text.blocks.0.attn_norm", np.zeros((2, 3), np.float32)),
+        "text.blocks.0.attn_norm is (2, 3), the manifest says [1, 68, 128]",
+    ),
+    "a truth of whole numbers": (
+        with_truth("text.blocks.0.attn_norm", np.zeros((1, 68, 128), np.int64)),
+        "text.blocks.0.attn_norm is of I64, the manifest says float",
+    ),
+    "sizes larger than any model's": (
+        lambda folder: change(folder, lambda m: m["model"]["config"]["text"].update(mlp_width=2**40)),
+        "mlp_width is 1099511627776",
+    ),
+    "a text for a number": (
+        lambda folder: change(folder, lambda m: m["model"]["config"]["vision"].update(width="72")),
+        "width is '72'",
+    ),
+    "more blocks than any model has": (
+        lambda folder: change(
+            folder, lambda m: m["model"]["config"]["text"].update(depth=1001, layer_windows=[None] * 1001)
+        ),
+        "1001 blocks",
+    ),
+    "an id that is none": (
+        lambda folder: change(folder, lambda m: m["model"]["config"].update(pad_id=-1)),
+        "configuration is damaged",
+    ),
     "a damaged configuration": (
         lambda folder: change(folder, lambda m: m["model"]["config"].pop("text")),
         "configuration is damaged",
@@ -185,7 +241,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_told_in_one_line_with_exit_code_2(damage, copy, tmp_path, capsys):
+def test_row_44_damage_is_told_in_one_line_with_exit_code_2(damage, copy, tmp_path, capsys):
     harm, message = DAMAGE[damage]
     harm(copy)
     np.savez(tmp_path / "mine.npz", **{"text.blocks.0.attn_norm": np.zeros((1, 68, 128), np.float32)})
@@ -194,6 +250,41 @@ def test_damage_is_told_in_one_line_with_exit_code_2(damage, copy, tmp_path, cap
     assert told.out == ""
     [line] = told.err.splitlines()
     assert message in line and line.startswith("npgemma: ")
+
+
+def test_row_44_single_operations_of_another_length_are_refused(tmp_path):
+    cases = vectors.cases("rms_norm", VARIANTS["paligemma2-3b-224"])
+    held = op_pack.plan_files(cases, "float32")
+    op_pack.write_op_pack(cases, held, VARIANTS["paligemma2-3b-224"], "float32", tmp_path / "ops")
+    change(tmp_path / "ops", lambda m: m["model"]["config"]["text"].update(width=2048))
+    with pytest.raises(CheckpointError, match="its configuration wants rms_norm.2048, which it does not hold"):
+        op_pack.judge_ops(open_pack(tmp_path / "ops"), None)
+
+
+def test_row_44_two_processes_do_not_write_one_pack(tmp_path):
+    with writer.writing_folder(tmp_path / "p") as partial:
+        with pytest.raises(OutputError, match="p: another process is writing it"):
+            with writer.writing_folder(tmp_path / "p"):
+                pass
+        (partial / "a").write_text("")
+    assert [path.name for path in tmp_path.rglob("*")] == ["p", "a"]
+
+
+def test_what_a_killed_process_left_of_a_pack_is_removed(tmp_path):
+    (tmp_path / ".p.partial").mkdir()
+    (tmp_path / ".p.partial" / "old").write_text("")
+    with writer.writing_folder(tmp_path / "p"):
+        pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "p"]
+
+
+def test_a_pack_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".p.partial").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match="p: cannot be written"):
+        with writer.writing_folder(tmp_path / "p"):
+            pass
+    assert (tmp_path / "mine").is_dir()
 
 
 def test_the_schema_is_one_that_a_validator_takes_and_ours_reads():

@@ -48,6 +48,10 @@ def test_what_was_written_is_read(folder):
         ("text.norm bf16 ../0000.bin 2 3 4", "not a plain name"),
         ("text.norm bf16 0009.bin 2 3 4", "there is no file 0009.bin"),
         ("text.norm bf16 0000.bin 2 3 5", "0000.bin has 48 bytes, bf16 (2, 3, 5) needs 60"),
+        ("text.norm bf16 0000.bin " + "9" * 5000, "want 'name dtype file size size ...'"),
+        ("text.norm bf16 0000.bin 0 999999999999999999 9", "is larger than any memory"),
+        ("text.norm bf16 0000.bin" + " 1" * 33, "is larger than any memory"),
+        ("text.norm bf16 " + "x" * 300 + " 2", "there is no file xxx"),
         ("text.norm bf16 0000.bin 2 3 4\ntext.norm bf16 0000.bin 2 3 4", "occurs twice"),
     ],
 )

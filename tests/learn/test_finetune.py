@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 from lessons import short_model, write_lessons
+from safetensors.numpy import save_file
 
-from npgemma.base.errors import InputError, OutputError
+from npgemma.base.errors import CheckpointError, InputError, OutputError
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.learn import finetune as module
 from npgemma.learn.data import read_examples
@@ -95,6 +96,34 @@ def test_the_state_of_another_run_is_refused(model, examples, tmp_path):
         finetune(model, examples, [], dataclasses.replace(SHORT, steps=1, rate=2e-3), tmp_path)
     with pytest.raises(InputError, match="other data"):
         finetune(model, examples[1:], [], dataclasses.replace(SHORT, steps=1), tmp_path)
+
+
+HARM = {
+    "what no run leaves": ({"weight/x": np.zeros(2, np.float32)}, {}, "does not hold what this run trains"),
+    "memory of nothing": ({"memory/x/mean": np.zeros(2, np.float32)}, {}, "'memory/x/mean' is nothing that a run"),
+    "another kind": ({"other/x": np.zeros(2, np.float32)}, {}, "'other/x' is nothing that a run"),
+    "another shape": ({"memory/{}/mean": np.zeros(2, np.float32)}, {}, r"is \(2,\) float32; want"),
+    "another type": ({"weight/{}": np.float16}, {}, "float16; want"),
+    "NaN": ({"weight/{}": np.nan}, {}, "holds NaN, infinity, or a square below zero"),
+    "a square below zero": ({"memory/{}/square": -1.0}, {}, "holds NaN, infinity, or a square below zero"),
+    "no step": ({}, {"step": ""}, "its step is ''"),
+    "a step that is none": ({}, {"step": "-1"}, "its step is '-1'"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_damaged_state_is_refused(model, tmp_path, harm):
+    fresh = begin(model, SHORT)
+    first = next(iter(fresh.weights))
+    changes, said, message = HARM[harm]
+    held = {f"weight/{name}": array for name, array in fresh.weights.items()}
+    for name, change in changes.items():
+        like = fresh.weights[first]
+        array = change if isinstance(change, np.ndarray) else like.astype(change) if change is np.float16 else change
+        held[name.format(first)] = array if isinstance(array, np.ndarray) else np.full_like(like, array)
+    save_file(held, tmp_path / STATE, {"step": "3", "run": "mark"} | said)
+    with pytest.raises(CheckpointError, match=message):
+        resume(tmp_path / STATE, fresh, "mark")
 
 
 def test_a_loss_that_is_no_number_names_step_and_tensor_and_the_last_state_stays(model, examples, tmp_path):

@@ -1,4 +1,4 @@
-"""Killed at random moments while it writes: no file looks whole and is not, no answer is lost or doubled."""
+"""Killed at random moments while it writes: nothing looks whole and is not, no answer is lost or doubled."""
 
 import json
 import os
@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from npgemma.judge.read_pack import open_pack
+
 ROOT = Path(__file__).parents[2]
 
 # Imports once, then runs a command again and again in children, each killed after a while; the last one may finish.
 SCRIPT = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 sys.path[:0] = ["tests"]
 import npgemma
 from npgemma import cli
-from npgemma.verbs import options, generate, trace
+from npgemma.verbs import options, generate, pack, trace
 
 rng, moments, words = random.Random(int(sys.argv[1])), int(sys.argv[2]), sys.argv[3:]
 model = npgemma.load()
@@ -50,7 +52,7 @@ def look(name):
 target = words[words.index("-o" if "-o" in words else "--draw") + 1]
 _, whole = child(None)
 grows = "--batch" in words
-os.remove(target)
+(shutil.rmtree if os.path.isdir(target) else os.remove)(target)
 for moment in range(moments):
     before = partial()
     status, _ = child(rng.uniform(0, 1.1 * whole / (3 if grows else 1)))
@@ -83,7 +85,7 @@ def killed(folder, moments, *words):
     seed = random.randrange(10**6)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(seed), str(moments), *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300 + 5 * moments,
     )
     assert done.returncode == 0, (seed, done.stderr)
     return sorted(set(os.listdir(folder)) - before)
@@ -106,6 +108,13 @@ def test_row_84_a_picture_is_whole_or_not_there(folder):
         image = Image.open(folder / name)
         image.load()
         assert image.size == (40, 40)
+
+
+def test_rows_44_and_84_a_pack_is_whole_or_not_there(folder):
+    words = ["pack", "a.png", "caption en", "--select", "text.blocks.0.mlp*", "--raw", "-o", "p"]
+    names = killed(folder, MOMENTS, *words)
+    assert "p" in names and all(name.startswith("p") for name in names)
+    assert len({len(open_pack(folder / name).entries) for name in names}) == 1
 
 
 def test_row_84_a_batch_loses_and_doubles_no_answer(folder):
