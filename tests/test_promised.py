@@ -126,13 +126,13 @@ FOUND = {
 
 
 @cache
-def tests_of(path):
+def named_in(path):
     return set(re.findall(r"^def (test_\w+)\(", (HERE / path).read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", FOUND)
 def test_each_fault_that_was_found_has_its_test(path):
-    assert set(FOUND[path]) <= tests_of(path)
+    assert set(FOUND[path]) <= named_in(path)
 
 
 def test_each_promise_of_the_readme_names_tests_that_are_there():
@@ -142,4 +142,4 @@ def test_each_promise_of_the_readme_names_tests_that_are_there():
     for sentence in sentences:
         named = re.findall(r"`tests/([\w/]+\.py)`", sentence)
         assert named, f"no test: {sentence}"
-        assert all(tests_of(path) for path in named), sentence
+        assert all(named_in(path) for path in named), sentence

@@ -50,7 +50,7 @@ BROKEN = {
     "a version of the future": (b"\x93NUMPY\x09" + bytes(20), "is no .npy file"),
     "objects": (npy(np.array([{}, 1], object)), r"has dtype '\|O'; want a plain array of numbers"),
     "texts": (npy(np.array(["a"])), "has dtype '<U1'"),
-    "records": (npy(np.zeros(2, "f4,i4")), "has dtype"),
+    "records": (npy(np.zeros(2, "f4,i4")), "its header is damaged"),
     "complex numbers": (npy(np.zeros(2, np.complex64)), "has dtype '<c8'"),
     "code": (with_header(PLAIN.replace("(2,)", "__import__('os')")), "its header is damaged"),
     "brackets": (with_header("(" * 500 + PLAIN), "its header is damaged"),
