@@ -107,14 +107,14 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         If there is something of that name, it cannot be written, or another process is writing it.
     """
     path = Path(path)
-    check_target(path)
+    check_target(path, None)
     partial = path.with_name(f".{path.name}.partial")
     with naming(path):
         descriptor = own_folder(partial, path)
     try:
         yield partial
         with naming(path):
-            check_target(path)  # it may have appeared meanwhile
+            check_target(path, None)  # it may have appeared meanwhile
             partial.rename(path)
             remember(path.parent)
     except BaseException:
@@ -153,13 +153,14 @@ def write_file(path: Path | str, data: bytes, force: bool = False) -> None:
         output.write(data)
 
 
-def check_target(path: Path | str, force: bool = False, nbytes: int = 0) -> None:
-    """Refuse, before anything is computed, a target that cannot be written."""
+def check_target(path: Path | str, force: bool | None = False, nbytes: int = 0) -> None:
+    """Refuse, before anything is computed, a target that cannot be written; ``force`` None: nothing can be replaced."""
     path = Path(path)
     with naming(path):
         if os.path.lexists(path):
             if not force:
-                raise OutputError(f"{path}: exists already; choose another name, or force=True (--force) to replace it")
+                more = "" if force is None else ", or force=True (--force) to replace it"
+                raise OutputError(f"{path}: exists already; choose another name{more}")
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OutputError(f"{path}: is no regular file, and would be lost; choose another name")
         if not os.path.isdir(path.parent):

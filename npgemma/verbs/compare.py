@@ -95,7 +95,7 @@ def check_reports(args) -> None:
         if path is not None:
             if Path(path).suffix != suffix:
                 raise InputError(f"--{option} writes {suffix}, and {path!r} ends otherwise")
-            writer.check_target(path)
+            writer.check_target(path, None)
 
 
 def run_ops(args, pack, theirs, expected) -> int:

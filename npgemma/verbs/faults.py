@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.name!r:.80} is no fault; npgemma faults --list names {len(FAULTS)}")
     if not args.all and Path(args.output).suffix != ".safetensors":
         raise InputError(f"-o {args.output}: faults writes .safetensors")
-    writer.check_target(args.output)
+    writer.check_target(args.output, None)
     request = request_of(args)
     model, _ = load_model(args)
     question = ask(model, request)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the model as far as needed, and write the file."""
     if Path(args.output).suffix != ".safetensors":
         raise InputError(f"-o {args.output}: feed writes .safetensors")
-    writer.check_target(args.output)
+    writer.check_target(args.output, None)
     request = request_of(args)
     model, _ = load_model(args)
     found = fed(model, ask(model, request), args.recipe, args.name)

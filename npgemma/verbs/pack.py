@@ -58,7 +58,7 @@ def check_folder(path: str) -> None:
     """Refuse a target that cannot become a folder: one that is there, or bears a file's suffix."""
     if Path(path).suffix in (".safetensors", ".npz", ".npy", ".json", ".zip", ".bin", ".gguf"):
         raise InputError(f"-o {path}: a pack is a folder, and {Path(path).suffix} is a file's suffix; leave it out")
-    writer.check_target(path)
+    writer.check_target(path, None)
 
 
 def write_ops(args, cases, cfg) -> int:
