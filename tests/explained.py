@@ -9,7 +9,7 @@ from random_models import PALIGEMMA_1, random_model
 
 import npgemma
 from npgemma.checkpoints.loading import TINY
-from npgemma.explaining.page import panels
+from npgemma.explaining.page import engine, page, panels
 from npgemma.explaining.run import Run, observed, prepared
 from npgemma.generation.requests import Request
 from npgemma.places.locate import locate
@@ -51,36 +51,63 @@ class Facts:
         return [self.whole[each][0, -1] for each in (name, *later)]
 
 
+# Cases that are about the run of another one.
+OF = {"compared": "caption", "same": "caption"}
+
+
 @functools.cache
 def facts(case):
-    """One of the cases: two of the box, a first generation without tokenizer, and words alone."""
-    model, question, picture = {
-        "caption": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
-        "boxes": lambda: (
-            npgemma.load(), {"prompt": "detect circle ; square ; star"}, TINY / "pictures" / "2-overlap.png"
-        ),
-        "gemma 1": first_generation,
-        "compared": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
-        "same": lambda: (npgemma.load(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"),
-        "words": lambda: (npgemma.load(), {"prompt": "caption <script>alert(1)</script>"}, None),
-    }[case]()
+    """One of the cases: two of the box, a first generation without tokenizer, and words alone; made once."""
+    run, whole, answer, picture = ran(OF.get(case, case))
+    other = other_run(case, run.model)
+    made = {panel.key: panel for panel in panels(run, other)}
+    return Facts(run, made, whole, answer, run.model, picture, case, other)
+
+
+@functools.cache
+def written(case):
+    """The page of a case, made once."""
+    return page(facts(case).run, engine(), facts(case).other)
+
+
+@functools.cache
+def ran(case):
+    """The run of a case as the page keeps it, and the same traced whole."""
+    model, question, picture = asked(case)
     most = 6 if case == "words" else MOST
-    request = Request(None if picture is None else [str(picture)], **question)
-    run = observed(prepared(model, request, most))
-    if case == "boxes":
-        run = replace(run, places=tuple(locate(model, run.answer, str(picture))[0]))
-    other = other_run(case, model, request, most)
     image = None if picture is None else str(picture)
+    run = observed(prepared(model, Request(image and [image], **question), most))
+    if case == "boxes":
+        run = replace(run, places=tuple(locate(model, run.answer, image)[0]))
     whole = npgemma.trace(model, image, max_new_tokens=most, **question)
     answer = npgemma.generate(model, image, max_new_tokens=most, **question)
-    return Facts(run, {panel.key: panel for panel in panels(run, other)}, whole, answer, model, picture, case, other)
+    return run, whole, answer, picture
 
 
-def other_run(case, model, request, most):
+@functools.cache
+def asked(case):
+    """Model, question and picture of a case."""
+    if case == "gemma 1":
+        return first_generation()
+    if case == "words":
+        return the_box(), {"prompt": "caption <script>alert(1)</script>"}, None
+    if case == "boxes":
+        return the_box(), {"prompt": "detect circle ; square ; star"}, TINY / "pictures" / "2-overlap.png"
+    return the_box(), {"prompt": "caption en"}, TINY / "pictures" / "1-word.png"
+
+
+@functools.cache
+def the_box():
+    """The model in the box."""
+    return npgemma.load()
+
+
+def other_run(case, model):
     """A second run to compare with: another prompt about the picture, or the same once more."""
-    if case not in ("compared", "same"):
+    if case not in OF:
         return None
-    return observed(prepared(model, replace(request, prompt={"compared": "ocr"}.get(case, request.prompt)), most))
+    prompt = {"compared": "ocr", "same": "caption en"}[case]
+    return observed(prepared(model, Request([str(asked(case)[2])], prompt), MOST))
 
 
 def first_generation():

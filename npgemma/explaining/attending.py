@@ -158,7 +158,8 @@ def who_may_look(run: Run) -> Panel:
     names = ["mask.full"] + ["mask.sliding"] * (window is not None)
     return Panel(
         "masks",
-        "Who may look at whom", tuple(sentences), "Beyer et al. 2024, fig. 2; Gemma Team 2024 (Gemma 2), sec. 2",
+        "Who may look at whom", tuple(sentences),
+        "Beyer et al. 2024, fig. 2 and sec. 5.2; Gemma Team 2024 (Gemma 2), sec. 2",
         formulas(run, *names), (*code(run, *names), body(masks.prefix_lm), body(masks.both_in_prefix)), tuple(figures),
     )
 

@@ -38,7 +38,7 @@ def lens(run: Run) -> Panel:
                 "answer were settled, on average, after block {settled:.1f} of {depth} (counted from nought).",
                 count=len(pieces), settled=float(np.mean(settled)), depth=depth),
         ),
-        "nostalgebraist 2020; Press & Wolf 2017, sec. 2",
+        "nostalgebraist 2020; Press & Wolf 2017",
         formulas(run, "text.norm", "text.logits"), (*code(run, "text.norm"), body(text.logits)), steps=steps,
     )
 
@@ -81,7 +81,7 @@ def choice(run: Run) -> Panel:
                 "top-k leaves the best few; top-p leaves the fewest that together reach a share. All probabilities of "
                 "the answer together multiply to {product:.1%}.", product=float(np.prod(chosen))),
         ),
-        "Holtzman et al. 2020, sec. 3.1; Fan et al. 2018, sec. 5.4",
+        "Holtzman et al. 2020, sec. 3.1; Fan et al. 2018",
         formulas(run, "text.logits"),
         (body(drawing.likeliest), body(drawing.draw), body(processors.top_k), body(processors.top_p)),
         (Figure(curves({"probability": list(enumerate(chosen))}, "token of the answer", "probability"),

@@ -5,6 +5,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -44,11 +45,17 @@ def statement(maker: str, name: str) -> Code:
     """Find the statement of ``maker`` that keeps a tensor."""
     file, line = made_at(maker, name)
     module, function = maker.split(".")
-    source = inspect.getsource(importlib.import_module(f"npgemma.{module}"))
-    around = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)
-              and node.lineno <= line <= (node.end_lineno or 0)]
+    source, nodes = parsed(module)
+    around = [node for node in nodes if node.lineno <= line <= (node.end_lineno or 0)]
     inner = min(around, key=lambda node: (node.end_lineno or 0) - node.lineno)
     return cut(file, source, inner.lineno, inner.end_lineno or line, function)
+
+
+@cache
+def parsed(module: str) -> tuple[str, list[ast.stmt]]:
+    """The source of a module of the package, and all its statements."""
+    source = inspect.getsource(importlib.import_module(f"npgemma.{module}"))
+    return source, [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
 
 
 def body(function: Callable[..., Any]) -> Code:

@@ -5,6 +5,7 @@ Zero is grey where numbers have two signs, the palest colour where they have one
 
 import base64
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,7 @@ def scale(stops: tuple[str, ...]) -> str:
     return f"linear-gradient(to right, {', '.join(stops)})"
 
 
+@cache
 def palette(stops: tuple[str, ...]) -> list[int]:
     """256 colours between some."""
     anchors = np.array([[int(stop[place : place + 2], 16) for place in (1, 3, 5)] for stop in stops])

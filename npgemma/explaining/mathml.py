@@ -1,10 +1,11 @@
 """MathML from the expressions of the table: fractions, roots, indices, as a paper would print them."""
 
 import ast
+from functools import cache
 from html import escape
 
 from npgemma.base.expressions import dotted_name, spelled
-from npgemma.base.tensors import Call, tensors
+from npgemma.base.tensors import Call, Tensor, tensors
 from npgemma.config import Config
 
 # How strongly an operation holds its operands together; a weaker one inside a stronger one gets brackets.
@@ -24,10 +25,15 @@ EQUATIONS = {
 
 def equation(name: str, cfg: Config, call: Call) -> str:
     """Write how a tensor of the table is made, as a ``math`` element."""
-    table = tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
-    tree = spelled(name, table[name].row.expression, cfg, call)
+    tree = spelled(name, table_of(cfg, call)[name].row.expression, cfg, call)
     short = name.split(".")[-1] if ".blocks." in name else name
     return math(f"{symbol(short)}<mo>=</mo>{row(tree)}", f"{name} = {ast.unparse(tree)}")
+
+
+@cache
+def table_of(cfg: Config, call: Call) -> dict[str, Tensor]:
+    """The tensors of a call, worked out once for all formulas of a page."""
+    return tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
 
 
 def written(left: str) -> str:

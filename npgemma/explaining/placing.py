@@ -34,7 +34,7 @@ def places(run: Run) -> Panel:
         rows = []
     table = {"head": ["label", "left", "top", "right", "bottom", "confidence"], "rows": rows} if rows else None
     return Panel(
-        "places", "Words that are places", (text,), "Chen et al. 2022, sec. 2.1; Beyer et al. 2024, sec. 3.2",
+        "places", "Words that are places", (text,), "Chen et al. 2022; Beyer et al. 2024, sec. 3.2.5 and 5.3",
         code=(body(locations.read_object),), figures=(figure,), table=table,
     )
 

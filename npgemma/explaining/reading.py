@@ -39,7 +39,7 @@ def token_table(run: Run) -> Panel:
             say("The picture holds its place with {image} tokens of the id {id}, one a patch, before the text: "
                 "{length} in all.", image=roles.count("image"), id=cfg.image_token_id, length=len(ids)),
         ),
-        "Kudo & Richardson 2018, sec. 3; Beyer et al. 2024, sec. 3.1",
+        "Kudo & Richardson 2018; Beyer et al. 2024, sec. 3.1",
         table={"head": ["place", "piece", "id", "role", "position"], "rows": rows},
     )
 

@@ -195,7 +195,7 @@ def connector(run: Run) -> Panel:
                 "the vocabulary has them. A typical number in them has the size {soft:.2f}; in the vectors of this "
                 "prompt's words it is {word:.2f}.", soft=rms(soft), word=rms(words)),
         ),
-        "Beyer et al. 2024, sec. 3.1",
+        "Beyer et al. 2024, sec. 3.1 and 5.5",
         formulas(run, "connector.out"),
         code(run, "connector.out"),
         (drawn(run, "connector.out", say("Soft tokens: a row a patch.")),),

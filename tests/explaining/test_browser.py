@@ -6,9 +6,7 @@ import os
 import shutil
 
 import pytest
-from explained import facts
-
-from npgemma.explaining.page import engine, page
+from explained import facts, written
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -57,7 +55,7 @@ def opened(browser, tmp_path):
 
     def open_it(case, width):
         path = tmp_path / "report.html"
-        path.write_text(page(facts(case).run, engine()), encoding="utf-8")
+        path.write_text(written(case), encoding="utf-8")
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
         browser.get_log("performance")

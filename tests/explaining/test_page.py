@@ -1,6 +1,7 @@
 """The page as text: all panels, nothing from elsewhere, nothing that a prompt could run."""
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -9,11 +10,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from explained import CASES, facts
+from explained import CASES, facts, written
 
 import npgemma
 from npgemma import cli
-from npgemma.explaining.page import engine, page
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -52,10 +52,7 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-def written(case):
-    return page(facts(case).run, engine(), facts(case).other)
-
-
+@functools.cache
 def read(case):
     return Reader(written(case))
 
@@ -77,7 +74,7 @@ def test_nothing_comes_from_elsewhere(case):
 
 
 def test_only_its_own_script_may_run():
-    found, text = read("caption"), page(facts("caption").run, engine())
+    found, text = read("caption"), written("caption")
     [script] = [body for kind, body in found.scripts if kind == ""]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
