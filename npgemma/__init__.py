@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from npgemma.show.mask_art import draw_mask
     from npgemma.tracing.trace import trace
 
+__version__: str
 __all__ = [
     "Model", "NpgemmaError", "break_on", "describe", "draw_mask", "encode_mask", "evaluate", "forward", "generate",
     "generate_batch", "gradients", "lens", "load", "load_codec", "locate", "score", "trace",
@@ -64,9 +65,12 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
+    if name == "__version__":
+        value = importlib.import_module("npgemma.base.version").version()
+    elif name in HOMES:
+        value = getattr(importlib.import_module(f"npgemma.{HOMES[name]}"), name)
+    else:
         raise AttributeError(f"module 'npgemma' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"npgemma.{HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from npgemma.base import printer, threads
+from npgemma.base import option_names, printer, progress, threads
 from npgemma.base.errors import (
     CheckpointError,
     ConfigError,
@@ -23,6 +23,7 @@ from npgemma.base.errors import (
     NpgemmaError,
     TokenizerError,
 )
+from npgemma.base.version import version
 
 DONE, WRONG_INPUT, BROKEN_FILE, MISMATCH, INCOMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -62,6 +63,7 @@ OPTIONS = {
     "scores": "--score",
     "seed": "--seed",
     "stop": "--stop",
+    "threads": "--threads",
     "stop_ids": "--stop-id",
     "suppress_ids": "--suppress-id",
     "temperature": "--temperature",
@@ -105,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code : int
         0 done, 1 wrong usage or input, 2 broken file, 3 mismatch found, 4 nothing to compare, 130 interrupted.
     """
+    if "_ARGCOMPLETE" in os.environ and argv is None:
+        complete(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])])
     words = list(sys.argv[1:] if argv is None else argv)
     threads.take_over()  # the verbs import NumPy
     with printer.terminal(), ended_by_signals():
@@ -180,19 +184,28 @@ def ended_by_signals() -> Iterator[None]:
 
 def run(words: Sequence[str]) -> int:
     """Parse the words of a command and do it."""
+    if words[:1] == ["help"]:  # as git has it: npgemma help generate
+        words = [*words[1:2], "--help"]
     if not words or words[0] not in VERBS:
         parser, _ = build_parser()
+        if words and not words[0].startswith("-"):
+            parser.error(option_names.of_verb(words[0], VERBS))
         parser.add_argument("--version", action="version", version=f"npgemma {version()}")
-        parser.parse_args(words)  # --help, or a mistake
+        _, unknown = parser.parse_known_args(words)  # --help, or a mistake
+        if unknown:
+            near = option_names.meant(unknown[0], ["--version", "--help"])
+            parser.error(f"unknown arguments: {' '.join(unknown)}{near}")
         parser.print_help()
         return DONE
     check_room()
     _, verbs = build_parser(words[:1])
     # The verb's own parser reads its words: only so may options stand between IMAGE and PROMPT.
     parser = verbs[words[0]]
-    args, unknown = parser.parse_known_intermixed_args(words[1:])
+    args, unknown = parser.parse_known_intermixed_args(option_names.dashed(words[1:]))
     if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
+        known = parser._option_string_actions
+        parser.error(f"unknown arguments: {' '.join(unknown)}{option_names.meant(unknown[0], known)}")
+    progress.say_lines(args.progress)
     code: int = args.run(args)
     return code
 
@@ -223,17 +236,28 @@ def build_parser(verbs: Iterable[str] = VERBS) -> tuple[Parser, dict[str, Parser
     subparsers = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
     for verb in verbs:
         importlib.import_module(f"npgemma.verbs.{verb}").add(subparsers)
+    for each in subparsers.choices.values():
+        each.add_argument("--progress", action="store_true",
+                          help="say how far it is even where stderr is no terminal, in lines")
+        option_names.add_other_names(each)
     return parser, dict(subparsers.choices)
 
 
-def version() -> str:
-    """The installed version, or that there is none."""
-    from importlib import metadata  # takes as long as a third of NumPy, and is seldom wanted
-
+def complete(line: str) -> None:
+    """Answer a shell that asks how a line could go on, and end; without argcomplete nothing is answered."""
     try:
-        return metadata.version("npgemma")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+        import argcomplete
+    except ImportError:
+        return
+    verb = (line.split() + [""])[1]
+    if verb in VERBS and not line.endswith(verb):
+        parser, _ = build_parser([verb])
+    else:  # their names are enough, and no verb need be imported
+        parser = Parser("npgemma")
+        verbs = parser.add_subparsers()
+        for each in VERBS:
+            verbs.add_parser(each)
+    argcomplete.autocomplete(parser)
 
 
 def complain(message: object, code: int) -> int:

@@ -5,6 +5,7 @@ S all positions so far, C vision width, D text width, V vocabulary rows.  A pref
 itself, so that a part of it read alone would be another computation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,9 @@ class Model:
 
 
 def forward(
-    model, ids, pixels=None, token_types=None, attention_mask=None, positions=None, last_only=False, observe=None
-):
+    model: Model, ids: Any, pixels: Any = None, token_types: Any = None, attention_mask: Any = None,
+    positions: Any = None, last_only: bool = False, observe: Callable[[str, Any], Any] | None = None,
+) -> Any:
     """Score every token as the next one, at every position, in one pass.
 
     Parameters

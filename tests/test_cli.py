@@ -115,6 +115,14 @@ def test_without_a_verb_the_help_is_shown(capsys):
     assert "130 interrupted" in out
 
 
+@pytest.mark.parametrize("words", [["names"], []])
+def test_help_is_had_by_its_name_too(capsys, words):
+    assert cli.main(["help", *words]) == 0
+    first = capsys.readouterr().out
+    assert cli.main([*words, "--help"]) == 0
+    assert capsys.readouterr().out == first != ""
+
+
 @pytest.mark.parametrize("name", cli.VERBS)
 def test_help_of_every_verb_has_an_example(capsys, name):
     assert cli.main([name, "--help"]) == 0
@@ -194,9 +202,24 @@ def test_every_option_of_the_table_is_an_option_of_a_verb(capsys):
     assert not [option for option in cli.OPTIONS.values() if f" {option} " not in helps]
 
 
+@pytest.mark.parametrize("line, wanted", [
+    ("npgemma ", {"-h", "--help", *cli.VERBS}),
+    ("npgemma ge", {"generate "}),
+    ("npgemma generate --max-t", {"--max-tokens "}),
+    ("npgemma generate --dtype ", {"float32", "float64", "bfloat16"}),
+    ("npgemma trace npgemma/tiny/pictures/2", {"npgemma/tiny/pictures/2-overlap.png "}),
+])
+def test_a_shell_is_told_how_a_line_could_go_on(line, wanted):
+    pytest.importorskip("argcomplete")
+    asks = os.environ | {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "|"}
+    done = command("NPGEMMA 8>&1 9>/dev/null", env=asks)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(done.stdout.split("|")) == wanted
+
+
 def test_the_version_is_told(capsys):
     assert cli.main(["--version"]) == 0
-    assert re.fullmatch(r"npgemma (\d+\.\d+.*|\(not installed\))\n", capsys.readouterr().out)
+    assert re.fullmatch(r"npgemma (\d+\.\d+.*|0\+unknown)\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("megabytes", [100, 184, 190, 255, 256, 300, 500])

@@ -43,7 +43,12 @@ COMMAND = {"verbs": VERBS, "cli": {"base", "verbs"}, "__main__": {"cli"}, "__ini
 MAY_IMPORT = {**ROOT, **ROOMS, **COMMAND}
 RUN_TIME_PACKAGES = {"numpy", "PIL", "safetensors", "sentencepiece", "npgemma"}
 # What a debugger brings, from which a class is taken, and what an extra brings.
-OF_ONE_FILE = {"show/hover.py": {"_pydevd_bundle"}, "explaining/page.py": {"jinja2"}, "base/device.py": {"cupy"}}
+OF_ONE_FILE = {
+    "show/hover.py": {"_pydevd_bundle"},
+    "explaining/page.py": {"jinja2"},
+    "base/device.py": {"cupy"},
+    "cli.py": {"argcomplete"},
+}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

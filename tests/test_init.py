@@ -1,18 +1,40 @@
 """What `import npgemma` gives, and what it leaves alone until it is asked for."""
 
-import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
 import subprocess
 import sys
 
 import pytest
 
 import npgemma
+from npgemma.base.version import UNKNOWN
 
 
 def test_every_public_name_is_there_and_is_its_homes_own():
     assert set(npgemma.HOMES) == set(npgemma.__all__) <= set(dir(npgemma))
     for name, home in npgemma.HOMES.items():
         assert getattr(npgemma, name) is getattr(importlib.import_module(f"npgemma.{home}"), name)
+
+
+def test_the_version_is_the_installed_one_s():
+    try:
+        wanted = importlib.metadata.version("npgemma")
+    except importlib.metadata.PackageNotFoundError:
+        wanted = UNKNOWN
+    assert npgemma.__version__ == wanted
+
+
+def test_types_are_there_for_whoever_uses_the_package():
+    assert importlib.resources.files("npgemma").joinpath("py.typed").is_file()
+    for name in npgemma.__all__:
+        function = getattr(npgemma, name)
+        if not inspect.isfunction(function):
+            continue
+        signature = inspect.signature(function)
+        bare = [each.name for each in signature.parameters.values() if each.annotation is each.empty]
+        assert not bare and signature.return_annotation is not signature.empty, (name, bare)
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class Summary:
     entropy: float | None = None
 
 
-def describe(x, name: str = "", letters: str = "", most: int | None = None) -> str:
+def describe(x: Any, name: str = "", letters: str = "", most: int | None = None) -> str:
     """Say in one line what an array holds.
 
     Parameters

@@ -3,6 +3,7 @@
 ``say`` writes an answer to standard output, ``say_json`` one for machines, ``tell`` a remark to standard error.
 """
 
+import codecs
 import contextlib
 import json
 import math
@@ -15,10 +16,27 @@ from typing import Any
 
 # Control characters but tab and newline, the lines and paragraphs of Unicode, what turns the direction of writing, and
 # halves of surrogate pairs: with them a text could move the cursor, or pass for a line of ours.
+# What a terminal without Unicode is shown instead, in ASCII; whatever else it has not becomes an escape.
+LOOKALIKES = {
+    **dict(zip("▁▂▃▄▅▆▇█░▒▓", "_.-:=+*#.:x", strict=True)),
+    "…": "...", "×": "x", "−": "-", "→": "->", "“": '"', "”": '"', "–": "-", "·": ".", "�": "?",
+}  # fmt: skip
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # What `say` can make of a text, by the numbers of ECMA-48 (select graphic rendition).
 STYLES = {"bold": "1", "dim": "2", "green": "32", "cyan": "36"}
+
+
+def lookalike(problem: UnicodeError) -> tuple[str, int]:
+    """Write characters that an encoding has not by others that resemble them: an error handler of codecs."""
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    missing = problem.object[problem.start : problem.end]
+    shown = "".join(LOOKALIKES.get(each, each) for each in missing)
+    return shown.encode("ascii", "backslashreplace").decode(), problem.end
+
+
+codecs.register_error("lookalike", lookalike)
 
 
 def visible(text: object) -> str:
@@ -95,8 +113,8 @@ def finite(value: Any) -> Any:
 def terminal() -> Iterator[None]:
     """Make the standard streams safe for the time of a command.
 
-    What their encoding has not becomes an escape; a warning of Pillow or NumPy becomes one line of ours; a stream that
-    was closed before the start swallows what comes, and no other file gets its number.
+    What their encoding has not becomes something that resembles it, or an escape; a warning of Pillow or NumPy becomes
+    one line of ours; a stream that was closed before the start swallows what comes, and no other file gets its number.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -107,7 +125,7 @@ def terminal() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="lookalike")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: tell(f"note: {message}")
         yield

@@ -16,6 +16,8 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from npgemma.base.errors import InputError
+
 # What BLAS is told by: OpenBLAS, and those built with OpenMP or like MKL.
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 OUR_VARIABLE = "NPGEMMA_NUM_THREADS"
@@ -27,6 +29,23 @@ def take_over() -> None:
         return
     os.environ.setdefault(OUR_VARIABLE, str(processors()))
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
+
+
+def use(count: int) -> None:
+    """Share products among so many threads of ours, before the first product.
+
+    Raises
+    ------
+    InputError
+        If there is none, or BLAS was told to run on several of its own.
+    """
+    if count < 1:
+        raise InputError(f"came as {count}; want 1 or more", argument="threads")
+    if blas_threads() != 1:
+        raise InputError(f"{' or '.join(BLAS_VARIABLES)} rules the threads; unset it, or leave this out", "threads")
+    os.environ[OUR_VARIABLE] = str(count)
+    num_threads.cache_clear()
+    pool.cache_clear()
 
 
 def told(names) -> int | None:

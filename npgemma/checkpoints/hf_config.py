@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from npgemma.base.errors import ConfigError, OddWarning
+from npgemma.checkpoints.shards import what_else
 from npgemma.config import Config, TextConfig, VisionConfig, alternating_windows
 from npgemma.files.folder import model_file
 from npgemma.files.reader import is_there, read_json
@@ -113,6 +114,8 @@ def read_config(folder: Path) -> Config:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder; want one with {CONFIG}")
     path = model_file(folder, CONFIG, ConfigError)
+    if not is_there(path):
+        raise ConfigError(f"{folder}: has no {CONFIG}; {what_else(folder)}")
     generation_path = model_file(folder, GENERATION_CONFIG, ConfigError)
     generation = read_json(generation_path, ConfigError) if is_there(generation_path) else {}
     return parse_config(read_json(path, ConfigError), generation, str(path))

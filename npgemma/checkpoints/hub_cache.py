@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 
 from npgemma.base.errors import CheckpointError, InputError
+from npgemma.checkpoints.shards import OTHER_WEIGHTS
 from npgemma.files.reader import is_there, read_file
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-def find_model(name_or_folder: str | Path) -> Path:
+def find_model(name_or_folder: str | os.PathLike[str]) -> Path:
     """Give the folder of a model.
 
     Parameters
@@ -36,7 +37,9 @@ def find_model(name_or_folder: str | Path) -> Path:
     except OSError as problem:  # a name too long, a folder that may not be looked into
         raise InputError(f"{name:.80}: {problem.strerror}; want a folder or a hub id", argument="model") from None
     if folder.exists():
-        raise InputError(f"{name!r} is a file; want the folder that holds config.json", argument="model")
+        told = OTHER_WEIGHTS.get(folder.suffix)
+        text = f": {told}" if told else ""
+        raise InputError(f"{name!r} is a file{text}; want the folder that holds config.json", argument="model")
     if not HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         raise InputError(
             f"there is no folder {name!r}, and it is no hub id (owner/name); check the path",

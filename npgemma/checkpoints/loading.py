@@ -1,6 +1,9 @@
 """Loading a model: a folder becomes one frozen record."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from npgemma.base.adapted import Adapted
 from npgemma.base.device import open_card
@@ -20,8 +23,14 @@ TINY = Path(__file__).parent.parent / "tiny"
 
 
 def load(
-    folder=None, dtype="float32", precision=None, progress=None, allow_nonfinite=False, adapter=None, device="cpu"
-):
+    folder: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
+    precision: str | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+    allow_nonfinite: bool = False,
+    adapter: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+) -> Model:
     """Load a PaliGemma from a Hugging Face folder.
 
     Parameters

@@ -1,7 +1,7 @@
 """Writing a trained model as a Hugging Face folder, as transformers saves and loads it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ BESIDE = (
 LARGEST = 2**28  # bytes of one of them
 
 
-def write_model(folder: Path, base: Path, cfg: Config, arrays: Mapping[str, Any]) -> None:
+def write_model(
+    folder: Path, base: Path, cfg: Config, arrays: Mapping[str, Any],
+    progress: Callable[[int, int], Any] | None = None,
+) -> None:
     """Write weights, and all that loads them, into a folder that exists.
 
     Parameters
@@ -34,6 +37,8 @@ def write_model(folder: Path, base: Path, cfg: Config, arrays: Mapping[str, Any]
     cfg : Config
     arrays : mapping of str to array
         Floats, or 16-bit as stored.
+    progress : callable, optional
+        ``progress(bytes done, bytes)``
 
     Raises
     ------
@@ -45,7 +50,7 @@ def write_model(folder: Path, base: Path, cfg: Config, arrays: Mapping[str, Any]
     kernel = keys["vision.patches.weight"]
     patch = cfg.vision.patch_size
     stored[kernel] = stored[kernel].reshape(-1, 3, patch, patch)  # a convolution there
-    write_safetensors(folder / WEIGHTS, stored, {"format": "pt"}, force=True)
+    write_safetensors(folder / WEIGHTS, stored, {"format": "pt"}, force=True, progress=progress)
     dtype = "bfloat16" if all(array.dtype == np.uint16 for array in stored.values()) else "float32"
     settings = read_json(model_file(base, "config.json", ConfigError), ConfigError)
     settings = {key: value for key, value in settings.items() if key != "torch_dtype"} | {"dtype": dtype}

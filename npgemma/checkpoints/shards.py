@@ -21,6 +21,8 @@ OTHER_WEIGHTS = {
     ".pth": "PyTorch pickles are refused for safety; convert it with transformers' save_pretrained",
     ".gguf": "GGUF is not read; get the Hugging Face release",
 }
+# What browsers, curl-like programs and the hub's own tools call a file that they have not finished.
+UNFINISHED = (".incomplete", ".crdownload", ".part", ".aria2", ".download")
 
 
 def open_weights(folder: Path) -> dict[str, MappedFile]:
@@ -50,14 +52,18 @@ def open_weights(folder: Path) -> dict[str, MappedFile]:
 
 
 def what_else(folder: Path) -> str:
-    """Say what a folder without weights holds instead."""
+    """Say what a folder without weights, or without a configuration, holds instead."""
     found = sorted(path.name for path in folder.iterdir())
+    if SINGLE in found or INDEX in found:
+        return "the weights are there, so the download did not finish; download the rest"
     if "adapter_config.json" in found:
         return "it holds a LoRA adapter: merge it into its base model (peft's merge_and_unload) and save that"
     for name in found:
         suffix = Path(name).suffix
         if suffix in OTHER_WEIGHTS:
             return f"it has {name!r}: {OTHER_WEIGHTS[suffix]}"
+        if suffix in UNFINISHED:
+            return f"it has {name!r}: the download did not finish; download it again"
         if suffix == ".safetensors":
             return f"it has {name!r}: shards need {INDEX}, a single file the name {SINGLE}"
     return "give the folder of a checkpoint"

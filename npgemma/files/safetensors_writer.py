@@ -1,8 +1,9 @@
 """Writing arrays as one ``.safetensors`` file, one after the other, so that no second copy of them is made."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16",
 
 
 def write_safetensors(
-    path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], force: bool = False
+    path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], force: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> None:
-    """Write named arrays; the file appears whole or not at all.
+    """Write named arrays; the file appears whole or not at all.  ``progress(bytes done, bytes)`` hears of each.
 
     Raises
     ------
@@ -32,6 +34,10 @@ def write_safetensors(
     header = header.ljust(-(-len(header) // 8) * 8)
     with writer.writing(path, force, 8 + len(header) + end) as output:
         output.write(len(header).to_bytes(8, "little") + header)
+        done = 0
         for array in arrays.values():
+            if progress is not None:
+                progress(done, end)
+            done += array.nbytes
             whole = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
             output.write(whole.reshape(-1).view(np.uint8).data)

@@ -1,8 +1,9 @@
 """The one writer: a file appears whole under its name or not at all, and a file of lines loses none.
 
 ``with writing(path) as output: output.write(data)`` writes beside the name, brings it to the disk, and renames it.
-``with growing(path) as lines: lines.add(data)`` adds whole lines under a lock.  Both name the file in whatever goes
-wrong.  What a killed process leaves is called ``.NAME.partial``; the next one that writes NAME removes it.
+``with writing_folder(path) as folder`` does so with a folder.  ``with growing(path) as lines: lines.add(data)`` adds
+whole lines under a lock.  All name the file in whatever goes wrong.  What a killed process leaves is called
+``.NAME.partial``; the next one that writes NAME removes it.
 """
 
 import contextlib
@@ -93,7 +94,7 @@ def writing(path: Path | str, force: bool = False, nbytes: int = 0) -> Iterator[
 
 
 @contextlib.contextmanager
-def writing_folder(path: Path | str) -> Iterator[Path]:
+def writing_folder(path: Path | str, nbytes: int = 0) -> Iterator[Path]:
     """Fill a new folder that either appears whole under its name, or not at all.
 
     Yields
@@ -107,7 +108,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         If there is something of that name, it cannot be written, or another process is writing it.
     """
     path = Path(path)
-    check_target(path, None)
+    check_target(path, None, nbytes)
     partial = path.with_name(f".{path.name}.partial")
     with naming(path):
         descriptor = own_folder(partial, path)
@@ -168,6 +169,13 @@ def check_target(path: Path | str, force: bool | None = False, nbytes: int = 0) 
         free = shutil.disk_usage(path.parent).free
         if free < nbytes:
             raise OutputError(f"{path}: needs {size_of(nbytes)}, {size_of(free)} are free there; write less")
+
+
+def check_folder_name(path: Path | str) -> None:
+    """Refuse a file's suffix where a folder is written."""
+    suffix = Path(path).suffix
+    if suffix in (".safetensors", ".npz", ".npy", ".json", ".jsonl", ".zip", ".bin", ".gguf", ".html"):
+        raise OutputError(f"{path}: a folder is written here, and {suffix} is a file's suffix; leave it out")
 
 
 class Lines:

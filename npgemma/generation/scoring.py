@@ -3,7 +3,7 @@
 Letters: N answers, L length of the longest, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,7 +87,7 @@ def score(
     ids: Sequence[int] | None = None,
     pixels: Any = None,
     specials: str = "refuse",
-    observe=None,
+    observe: Callable[[str, Any], Any] | None = None,
 ) -> Scores:
     """Score given answers to one prompt.
 

@@ -1,5 +1,6 @@
 """The model beside a port: two runs in lockstep, of the recipe and of float64, one tensor at a time."""
 
+import itertools
 from dataclasses import replace
 
 from npgemma.base import inputs
@@ -25,8 +26,18 @@ def call_of(question, cfg):
     return Call(B, len(given["pixels"]) if "pixels" in given else 0, T)
 
 
-def run_beside(model, question, recipe, take):
-    """Call ``take(name, emulated, truth)`` for each tensor of a question, in order of execution."""
+def run_beside(model, question, recipe, take, tell=None):
+    """Call ``take(name, emulated, truth)`` for each tensor of a question, in order of execution.
+
+    ``tell(tensors done, tensors)``, if it is given, is called before each.
+    """
     planned = plan(in_precision(model, recipe), question)
+    numbers = itertools.count()
     with Partner(replace(planned), "float64") as partner:
-        carry_out(planned, Watch(planned, lambda name, array: take(name, array, partner.tensor(name))))
+
+        def put(name, array):
+            if tell is not None:
+                tell(next(numbers), len(planned.tensors))
+            take(name, array, partner.tensor(name))
+
+        carry_out(planned, Watch(planned, put))

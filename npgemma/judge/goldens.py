@@ -11,7 +11,7 @@ from npgemma.judge.pack import weights_digest
 from npgemma.judge.rerun import Rerun
 
 
-def compare_with_pack(pack, model, theirs, names_map, quantised):
+def compare_with_pack(pack, model, theirs, names_map, quantised, tell=None):
     """Hold a port's tensors against a pack; with the model's weights, each operation by itself too.
 
     Returns
@@ -20,7 +20,7 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
         Of the pack's tensors and, with the model, of all others that the port wrote down.
     """
     given, cfg = pack.given(), config_of(pack)
-    if model is not None and weights_digest(model) != pack.manifest["model"].get("weights_sha256"):
+    if model is not None and weights_digest(model, tell) != pack.manifest["model"].get("weights_sha256"):
         raise InputError(
             "the model's weights are not those that the pack was made with; leave --model out, or give the other"
         )
@@ -30,7 +30,9 @@ def compare_with_pack(pack, model, theirs, names_map, quantised):
     has_all = model is not None and ("pixels" in given or not pack.manifest["inputs"]["pictures"])
     rerun = Rerun(model, pack.recipe, given, port) if has_all else None
     comparison = Comparison(port, rerun, pack.recipe, given["attention_mask"], quantised)
-    for name in port.table:
+    for number, name in enumerate(port.table):
+        if tell is not None:
+            tell(number, len(port.table))
         entry = pack.entries.get(name)
         if entry is not None:
             emulated, truth = pack.read("recipe", name), pack.read("truth", name)
@@ -50,13 +52,13 @@ def check_shapes(pack, table):
             raise CheckpointError(f"{pack.folder}: {name} is {entry['shape']}, its configuration makes it {made}")
 
 
-def compare_beside(model, question, recipe, theirs, names_map, quantised):
+def compare_beside(model, question, recipe, theirs, names_map, quantised, tell=None):
     """Hold a port's tensors against the model, which runs beside in the recipe and in float64."""
     given = given_of(question, model.config)
     port = PortTensors(theirs, model.config, call_of(question, model.config), names_map)
     rerun = Rerun(model, recipe, given, port)
     comparison = Comparison(port, rerun, recipe, question.attention_mask, quantised)
-    run_beside(model, question, recipe, comparison.take)
+    run_beside(model, question, recipe, comparison.take, tell)
     return comparison
 
 

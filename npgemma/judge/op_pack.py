@@ -12,22 +12,14 @@ import numpy as np
 from npgemma.base.errors import CheckpointError
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.tensors import schema
+from npgemma.base.version import version
 from npgemma.config import Config, Conventions, TextConfig, VisionConfig
 from npgemma.files import writer
 from npgemma.judge import gates, raw, tensor_file, vectors
 from npgemma.judge.comparison import Row, worst_of
 from npgemma.judge.datasets import ONE_SIDED
 from npgemma.judge.near import Near
-from npgemma.judge.pack import (
-    FORMAT,
-    MEANINGS,
-    RAW_DTYPES,
-    VERSION,
-    blas,
-    files_in,
-    npgemma_version,
-    write_manifest,
-)
+from npgemma.judge.pack import FORMAT, MEANINGS, RAW_DTYPES, VERSION, blas, files_in, write_manifest
 from npgemma.judge.rerun import ANGLE_ROUNDINGS, bounds, kept_as, near_precision, stored_as, unit_of
 from npgemma.judge.rounding import stored
 from npgemma.judge.statistics import statistics
@@ -68,10 +60,12 @@ def kind_of(file, name, array, recipe):
     return stored_as("text.cos" if name.startswith("angles.") else "", recipe)
 
 
-def plan_files(cases, recipe):
+def plan_files(cases, recipe, tell=None):
     """What each file will hold, and the arrays: file to name to array."""
     held = {name: {} for name in ("inputs", "truth", "recipe", "accumulators", "bounds")}
-    for case in cases:
+    for number, case in enumerate(cases):
+        if tell is not None:
+            tell(number, len(cases))
         held["inputs"] |= {f"{case.name}/{name}": array for name, array in case.arrays.items()}
         for file, array in results(case, recipe).items():
             held[file][case.name] = array
@@ -100,7 +94,7 @@ def write_op_pack(cases, held, cfg, recipe, path, with_raw=False):
             {
                 "format": FORMAT,
                 "version": VERSION,
-                "producer": {"npgemma": npgemma_version(), "numpy": np.__version__, "blas": blas()},
+                "producer": {"npgemma": version(), "numpy": np.__version__, "blas": blas()},
                 "tier": "op",
                 "recipe": recipe_entry,
                 "model": {"name": "", "config": asdict(cfg)},

@@ -20,6 +20,7 @@ from npgemma.base.elsewhere import elsewhere
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained, inputs_of
 from npgemma.base.tensors import Call, schema, tensors
+from npgemma.base.version import version
 from npgemma.base.weights import Weights
 from npgemma.files import writer
 from npgemma.judge import raw, tensor_file
@@ -30,7 +31,6 @@ from npgemma.judge.statistics import statistics
 from npgemma.tracing.plan import LIMIT, Question
 from npgemma.tracing.selection import check_patterns, matches
 from npgemma.tracing.sources import made_at
-from npgemma.tracing.trace import npgemma_version
 
 FORMAT, VERSION, MANIFEST = "npgemma.golden", [1, 0], "manifest.json"
 TIERS = ("op", "summary", "residual", "full")
@@ -134,7 +134,7 @@ def plan_pack(model, question, recipe, tier="full", select=()):
     return planned
 
 
-def write_pack(planned, path, with_raw=False):
+def write_pack(planned, path, with_raw=False, tell=None):
     """Run the model in float64 and in the recipe, and write the pack.
 
     Parameters
@@ -144,6 +144,8 @@ def write_pack(planned, path, with_raw=False):
         A new folder.
     with_raw : bool
         Add the raw form, for readers without Python.
+    tell : callable, optional
+        ``tell(tensors done, tensors)``
     """
     with writer.writing_folder(path) as folder, contextlib.ExitStack() as stack:
         open_files = {
@@ -152,11 +154,11 @@ def write_pack(planned, path, with_raw=False):
         }
         raws = {name: raw.RawFolder(folder / "raw" / name) for name in ("truth", "recipe")} if with_raw else {}
         taker = Taker(planned, open_files, raws)
-        run_beside(planned.model, planned.question, planned.recipe, taker.take)
+        run_beside(planned.model, planned.question, planned.recipe, taker.take, tell)
         stack.close()
         for each in raws.values():
             each.finish()
-        write_manifest(folder, manifest(planned, taker.entries, files_in(folder)))
+        write_manifest(folder, manifest(planned, taker.entries, files_in(folder), tell))
 
 
 class Taker:
@@ -277,16 +279,16 @@ def check_of(planned, name, tensor):
     return {"mode": "dot", "length": length_of(name, tensor, cfg, call), "bias": ".bias" in product}
 
 
-def manifest(planned, entries, files):
+def manifest(planned, entries, files, tell=None):
     """The whole manifest; the same bytes for the same model, question, NumPy and BLAS."""
     question, model = planned.question, planned.model
     return {
         "format": FORMAT,
         "version": VERSION,
-        "producer": {"npgemma": npgemma_version(), "numpy": np.__version__, "blas": blas()},
+        "producer": {"npgemma": version(), "numpy": np.__version__, "blas": blas()},
         "tier": planned.tier,
         "recipe": {"name": planned.recipe, "stored": kept_as(planned.recipe), "meaning": MEANINGS[planned.recipe]},
-        "model": {"name": model.name, "config": asdict(model.config), "weights_sha256": weights_digest(model)},
+        "model": {"name": model.name, "config": asdict(model.config), "weights_sha256": weights_digest(model, tell)},
         "inputs": {
             "image": Path(question.image).name,
             "prompt": question.prompt,
@@ -304,25 +306,32 @@ def blas():
     return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
 
 
-def weights_digest(model):
-    """The sha256 of all weights as they lie, in the order of their names."""
+def weights_digest(model, tell=None):
+    """The sha256 of all weights as they lie, in the order of their names; ``tell(weights done, weights)``."""
     digest = hashlib.sha256()
     arrays = Fetched(model.weights.arrays)
-    for name in sorted(arrays):
+    for number, name in enumerate(sorted(arrays)):
+        if tell is not None:
+            tell(number, len(arrays))
         stored = arrays[name]
         whole = stored if half.is_stored(stored) else stored.astype(np.float32)
         digest.update(name.encode() + np.ascontiguousarray(whole).tobytes())
     return digest.hexdigest()
 
 
-def files_in(folder):
-    """Size and sha256 of each file of a folder, in the order of their paths."""
+def files_in(folder, tell=None):
+    """Size and sha256 of each file of a folder, in the order of their paths; ``tell(bytes done, bytes)`` on the way."""
     found = {}
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    paths = sorted(each for each in folder.rglob("*") if each.is_file())
+    done, total = 0, sum(path.stat().st_size for path in paths)
+    for path in paths:
         digest = hashlib.sha256()
         mapped = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
         for start in range(0, mapped.size, 1 << 24):
             digest.update(mapped[start : start + (1 << 24)].tobytes())
+            done += len(mapped[start : start + (1 << 24)])
+            if tell is not None:
+                tell(done, total)
         found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
     return found
 

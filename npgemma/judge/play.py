@@ -7,7 +7,7 @@ from npgemma.judge.rerun import Rerun, Seen, stored_as
 from npgemma.judge.rounding import stored
 
 
-def play(model, recipe, given, fault=None):
+def play(model, recipe, given, fault=None, tell=None):
     """Evaluate the whole table under a fault.
 
     Parameters
@@ -17,6 +17,8 @@ def play(model, recipe, given, fault=None):
     given : mapping of str to array
         The question.
     fault : Fault, optional
+    tell : callable, optional
+        ``tell(tensors done, tensors)``
 
     Yields
     ------
@@ -26,7 +28,9 @@ def play(model, recipe, given, fault=None):
     """
     rerun = Rerun(model, recipe, given, {})
     seen = Seen(rerun, rerun.w, fault)
-    for name in rerun.table:
+    for number, name in enumerate(rerun.table):
+        if tell is not None:
+            tell(number, len(rerun.table))
         result = seen[name]
         if isinstance(result, Near):
             kept = stored(result.value, stored_as(name, recipe))

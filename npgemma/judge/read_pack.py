@@ -72,7 +72,7 @@ def schema():
     return read_json(SCHEMA, CheckpointError)
 
 
-def open_pack(folder, hashes=True):
+def open_pack(folder, hashes=True, tell=None):
     """Check a pack and map its files.
 
     Parameters
@@ -80,6 +80,8 @@ def open_pack(folder, hashes=True):
     folder : path
     hashes : bool
         Whether each file's bytes are held against its sha256; sizes always are.
+    tell : callable, optional
+        ``tell(bytes done, bytes)`` while they are.
 
     Raises
     ------
@@ -94,14 +96,14 @@ def open_pack(folder, hashes=True):
     if not isinstance(version, list) or version[:1] != VERSION[:1]:
         raise CheckpointError(f"{folder}: is a pack of format {version!r:.80}; this npgemma reads {VERSION[0]}.x")
     check(manifest, schema(), str(folder / MANIFEST))
-    check_files(folder, manifest["files"], hashes)
+    check_files(folder, manifest["files"], hashes, tell)
     held = [name for name in manifest["files"] if name.endswith(".safetensors")]
     pack = Pack(folder, manifest, {name: open_safetensors(folder / name) for name in held})
     check_tensors(pack)
     return pack
 
 
-def check_files(folder, listed, hashes):
+def check_files(folder, listed, hashes, tell):
     """Hold the files that are listed against those that are there."""
     for name in listed:
         path = folder / name
@@ -121,7 +123,7 @@ def check_files(folder, listed, hashes):
     extra = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()} - {*listed, MANIFEST}
     if extra:
         raise CheckpointError(f"{folder}: {min(extra)!r:.80} is not of the pack: it is in no list; remove it")
-    found = files_in(folder) if hashes else {}
+    found = files_in(folder, tell) if hashes else {}
     for name, entry in found.items():
         if name in listed and entry["sha256"] != listed[name]["sha256"]:
             raise CheckpointError(

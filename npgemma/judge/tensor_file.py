@@ -1,4 +1,4 @@
-"""A safetensors file whose tensors are known beforehand, written one at a time, the same bytes each time."""
+"""A file whose tensors are known beforehand, written one at a time, the same bytes each time."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from npgemma.base.errors import InputError
-from npgemma.files import writer
+from npgemma.files import arrays_writer, writer
 from npgemma.judge.rounding import bf16_bits, stored
 
 CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "integer": "I64", "boolean": "BOOL"}
@@ -54,11 +54,16 @@ def header(planned):
 
 def bytes_of(array, kind):
     """The bytes of a tensor of this kind, little-endian."""
+    return np.ascontiguousarray(numbers_of(array, kind), dtype=STORED[CODES[kind]]).tobytes()
+
+
+def numbers_of(array, kind):
+    """A tensor in the numbers of this kind; bfloat16 as bits."""
     numbers = np.asarray(array)
     if kind in ("float64", "float32", "bfloat16"):
         rounded = stored(numbers, kind)
-        numbers = bf16_bits(rounded) if kind == "bfloat16" else rounded
-    return np.ascontiguousarray(numbers, dtype=STORED[CODES[kind]]).tobytes()
+        return bf16_bits(rounded) if kind == "bfloat16" else rounded
+    return numbers
 
 
 def size_of_file(planned):
@@ -68,9 +73,24 @@ def size_of_file(planned):
     )
 
 
+class NumpyFile:
+    """Takes the same tensors for an ``.npz`` or a folder of ``.npy``."""
+
+    def __init__(self, put, planned):
+        self.put_array, self.planned = put, planned
+
+    def put(self, name, array):
+        """Write a tensor in the numbers that were planned."""
+        self.put_array(name, numbers_of(array, self.planned[name][0]))
+
+
 @contextlib.contextmanager
 def writing(path, planned):
-    """Write a file of tensors that is whole, or not there at all."""
+    """Write a file of tensors that is whole, or not there at all: what its suffix says."""
+    if arrays_writer.format_of(path) != ".safetensors":
+        with arrays_writer.writing_arrays(path, nbytes=size_of_file(planned)) as put:
+            yield NumpyFile(put, planned)
+        return
     with writer.writing(path, nbytes=size_of_file(planned)) as output:
         file = TensorFile(output, planned)
         yield file

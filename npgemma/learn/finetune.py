@@ -95,6 +95,7 @@ class Report:
 def finetune(
     model: Model, examples: Sequence[Example], judged: Sequence[Example], course: Course, out: Path,
     report: Callable[[Report], Any] = lambda _: None, stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[float, float], Any] = lambda done, total: None,
 ) -> bool:
     """Learn, or go on learning, until the course's last step; the state is saved in ``out``.
 
@@ -110,6 +111,8 @@ def finetune(
         ``report(Report)`` every ``course.every`` steps.
     stop : callable
         Asked after each step: True saves and leaves.
+    progress : callable
+        ``progress(steps done, steps)``, with parts of a step, from where this run began.
 
     Returns
     -------
@@ -124,10 +127,16 @@ def finetune(
     out.mkdir(parents=True, exist_ok=True)
     mark = mark_of(examples, f"{asdict(course) | {'every': 0, 'save_every': 0}} {fingerprint(model.weights.arrays)}")
     learner = resume(out / STATE, begin(model, course), mark, model.weights.beside)
+    first = learner.step
     while learner.step < course.steps:
         began = time.perf_counter()
         step = learner.step
-        loss, norm, rate = take_step(model, learner, drawn(examples, step, course.batch, course.seed), course, out)
+        chosen = drawn(examples, step, course.batch, course.seed)
+
+        def tell(part, done=step - first):
+            progress(done + part, course.steps - first)
+
+        loss, norm, rate = take_step(model, learner, chosen, course, out, tell)
         last, leaving = learner.step == course.steps, stop()
         if last or leaving or learner.step % course.save_every == 0:
             save(out / STATE, learner, mark)
@@ -162,14 +171,23 @@ def now(model: Model, learner: Learner, course: Course) -> Model:
     return replace(model, weights=replace(model.weights, arrays=base))
 
 
-def take_step(model: Model, learner: Learner, examples: Sequence[Example], course: Course, out: Path):
-    """Learn from some examples, a few at a time; gives the mean loss, the gradients' length and the rate."""
+def take_step(
+    model: Model, learner: Learner, examples: Sequence[Example], course: Course, out: Path,
+    tell: Callable[[float], Any],
+):
+    """Learn from some examples, a few at a time; gives the mean loss, the gradients' length and the rate.
+
+    ``tell(part)`` hears which part of the step is done.
+    """
     current = now(model, learner, course)
     scale = course.alpha / max(course.lora, 1)
     sums: Any = lora.FactorSums(learner.weights, scale) if course.lora else Sums(learner.weights)
     parts = [batch_of(model, examples[n : n + course.micro]) for n in range(0, len(examples), course.micro)]
     count = sum(part.count for part in parts)
-    loss = sum(teach(current, part, sums, 1 / count, rerun=bool(course.lora)) for part in parts)
+    loss = 0.0
+    for number, part in enumerate(parts):
+        tell(number / len(parts))
+        loss += teach(current, part, sums, 1 / count, rerun=bool(course.lora))
     gradients, norm = schedules.clip(sums, course.clip)
     if not np.isfinite(loss) or not np.isfinite(norm):
         first = first_fault(current, parts, sums)
@@ -268,7 +286,10 @@ def check_state(path: Path, name: str, array: np.ndarray, fresh: Learner) -> Non
         raise CheckpointError(f"{path}: {name} holds NaN, infinity, or a square below zero; {DAMAGED}")
 
 
-def write_result(model: Model, course: Course, out: Path, base: Path, name: str) -> str:
+def write_result(
+    model: Model, course: Course, out: Path, base: Path, name: str,
+    progress: Callable[[int, int], Any] | None = None,
+) -> str:
     """Write what was learnt, from the saved state: an adapter, or a whole folder; gives what it is."""
     file = open_safetensors(out / STATE)
     learnt = {key.removeprefix("weight/"): file.array(key) for key in file.tensors if key.startswith("weight/")}
@@ -276,5 +297,5 @@ def write_result(model: Model, course: Course, out: Path, base: Path, name: str)
         mark = fingerprint(model.weights.arrays)
         write_adapter(out, model.config, learnt, course.lora, course.alpha, name, mark)
         return f"an adapter: npgemma generate --model {base} --adapter {out}"
-    write_model(out, base, model.config, dict(Fetched(model.weights.arrays)) | learnt)
+    write_model(out, base, model.config, dict(Fetched(model.weights.arrays)) | learnt, progress)
     return f"a model: npgemma generate --model {out}"

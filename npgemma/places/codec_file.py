@@ -3,6 +3,7 @@
 Not supported: pickled files, codecs of another depth or kernel size, more or fewer words than 128.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ RELEASED = {"E": 512, "e0": 1, "e1": 16, "e2": 32, "e3": 64, "e4": 128, "d0": 12
 RELEASED |= {"d4": 16} | {f"{side}.{n}.{part}": 128 for side in "ed" for n in (0, 1) for part in ("near", "far")}
 
 
-def load_codec(place=None, dtype="float32"):
+def load_codec(place: str | os.PathLike[str] | None = None, dtype: str = "float32") -> Weights:
     """Load a mask codec.
 
     Parameters

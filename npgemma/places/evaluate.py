@@ -86,6 +86,7 @@ def evaluate(
     scores: Sequence[str] | None = None,
     fold_case: bool = False,
     codec: Weights | None = None,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> dict[str, Any]:
     """Score answers against what is known of the right ones.
 
@@ -101,6 +102,8 @@ def evaluate(
         Compare exact match, ANLS and relaxed accuracy in lower case; VQA's rule and CIDEr always do.
     codec : Weights, optional
         For masks that are in the text only.
+    progress : callable, optional
+        ``progress(scores done, scores)``
 
     Returns
     -------
@@ -117,7 +120,9 @@ def evaluate(
     if unknown:
         raise InputError(f"came as {unknown[0]!r}; want one of {', '.join(SCORES)}", argument="scores")
     found: dict[str, Any] = {}
-    for name in SCORES if scores is None else scores:
+    for number, name in enumerate(SCORES if scores is None else scores):
+        if progress is not None:
+            progress(number, len(SCORES if scores is None else scores))
         fitting = [one for one in records if fits(name, one)]
         if not fitting and scores is not None:
             raise InputError(f"{name}: none of {len(records)} answers has what it is held against", argument="scores")

@@ -24,7 +24,11 @@ from npgemma.tracing.selection import as_patterns, matches
 KEEPING = (Weights.keep.__code__, Weights.show.__code__, Tape.keep.__code__)
 
 
-def break_on(only: str | Iterable[str], when: Callable[[Any], Any] | None = None, then=None):
+def break_on(
+    only: str | Iterable[str],
+    when: Callable[[Any], Any] | None = None,
+    then: Callable[[str, Any], Any] | None = None,
+) -> Callable[[str, Any], Any]:
     """Give an observer that opens the debugger at some tensors.
 
     Parameters

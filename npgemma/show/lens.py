@@ -4,6 +4,7 @@ The residual stream of each block goes through the final norm and the head, as i
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def likeliest_of(model: Model, outs, count: int = 5) -> list[list[tuple[str, flo
     ]
 
 
-def lens(model: Model, seen, row: int = -1, count: int = 5) -> str:
+def lens(model: Model, seen: Any, row: int = -1, count: int = 5) -> str:
     """Say what the model would say next, by what leaves a block, or each of several.
 
     Parameters

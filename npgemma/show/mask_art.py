@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ LEAST = 1e-9
 WIDTH, HEIGHT = 64, 24
 
 
-def draw_mask(mask) -> str:
+def draw_mask(mask: Any) -> str:
     """Draw who may look at whom: a line a query, a column a key; full where True.
 
     Parameters

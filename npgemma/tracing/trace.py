@@ -4,11 +4,11 @@
 are mapped from there.  Generated tokens come as ``step.0.…``, ``step.1.…``; the prompt's tensors have no such prefix.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy as np
 
 from npgemma.base.describe import describe, size_of
 from npgemma.base.device import to_host
-from npgemma.base.errors import InputTypeError, NonfiniteError, TensorError
+from npgemma.base.errors import InputError, InputTypeError, NonfiniteError, TensorError
 from npgemma.base.markup import table_of_arrays
+from npgemma.base.version import version
+from npgemma.files.arrays_writer import format_of, writing_arrays
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.generation.generate import generate
 from npgemma.generation.requests import Request
@@ -30,7 +32,7 @@ from npgemma.tracing.selection import nearest
 
 
 @dataclass(frozen=True, repr=False)
-class Trace(Mapping):
+class Trace(Mapping[str, np.ndarray]):
     """Read-only arrays by name, in order of execution.
 
     Parameters
@@ -74,10 +76,10 @@ def trace(
     image: Any = None,
     prompt: str = "",
     *,
-    ids=None,
-    pixels=None,
+    ids: Any = None,
+    pixels: Any = None,
     only: str | Iterable[str] | None = None,
-    rows=None,
+    rows: Any = None,
     stop_after: str | Iterable[str] | None = None,
     max_new_tokens: int = 0,
     precision: str | None = None,
@@ -165,6 +167,8 @@ def check_target_name(out: Any) -> None:
     """Refuse what is no name of a file, before anything is computed."""
     if out is not None and not isinstance(out, str | os.PathLike):
         raise InputTypeError(f"came as {out!r:.80}; want the path of a new .safetensors file", argument="out")
+    if out is not None and Path(out).suffix != ".safetensors":
+        raise InputError(f"came as {str(out)!r:.80}; want a name that ends in .safetensors", argument="out")
 
 
 def run(planned: Plan, out: str | Path | None = None, force: bool = False) -> Trace:
@@ -186,6 +190,7 @@ def run_to_file(planned: Plan, out: str | Path, force: bool = False, tell=None) 
     ----------
     planned : Plan
     out : path
+        ``.safetensors``, ``.npz``, or a folder for ``.npy`` files.
     force : bool
         Allow a trace above the limit, and take the place of a file that is there.
     tell : callable, optional
@@ -197,21 +202,33 @@ def run_to_file(planned: Plan, out: str | Path, force: bool = False, tell=None) 
         Which knows what was changed, and what was not finite.
     """
     check_size(planned, force)
-    with trace_file.writing(Path(out), planned.shapes, largest_manifest(planned), planned.nbytes, force) as file:
+    with opened(planned, Path(out), force) as (write, finish):
 
         def put(name, array):
-            file.put(name, array)
+            write(name, array)
             if tell is not None:
                 tell(name, array)
 
         watch = Watch(planned, put)
-        answer = carry_out(planned, watch)
-        file.finish(manifest(planned, watch.changed, watch.first_nonfinite, answer))
+        finish(watch, carry_out(planned, watch))
     return watch
 
 
+@contextlib.contextmanager
+def opened(planned: Plan, out: Path, force: bool):
+    """Open the file that a name's suffix asks for; gives what takes a tensor, and what takes the record of the run."""
+    if format_of(out) != ".safetensors":  # NumPy's formats hold arrays alone
+        with writing_arrays(out, force, planned.nbytes) as put:
+            yield put, lambda watch, answer: None
+        return
+    with trace_file.writing(out, planned.shapes, largest_manifest(planned), planned.nbytes, force) as file:
+        yield file.put, lambda watch, answer: file.finish(
+            manifest(planned, watch.changed, watch.first_nonfinite, answer)
+        )
+
+
 def file_size(planned: Plan) -> int:
-    """Bytes of the file that a plan becomes; a generation that ends early makes a smaller one."""
+    """Bytes of the ``.safetensors`` file that a plan becomes; a generation that ends early makes a smaller one."""
     return 8 + trace_file.header_room(planned.shapes, largest_manifest(planned), planned.nbytes) + planned.nbytes
 
 
@@ -345,7 +362,7 @@ def manifest(planned: Plan, changed: list[str], first_nonfinite: str = "", answe
     return {
         "format": trace_file.FORMAT,
         "version": trace_file.VERSION,
-        "npgemma": npgemma_version(),
+        "npgemma": version(),
         "numpy": np.__version__,
         "run": "changed: some tensors were put in place of computed ones" if changed else "plain",
         "changed": changed,
@@ -374,11 +391,3 @@ def largest_manifest(planned: Plan) -> dict:
     changed = [] if planned.observe is None else list(planned.everything)
     longest = max(planned.everything, key=len)
     return manifest(planned, changed, longest, [planned.model.config.text.vocab_size] * planned.max_new_tokens)
-
-
-def npgemma_version() -> str:
-    """The installed version, or that there is none."""
-    try:
-        return metadata.version("npgemma")
-    except metadata.PackageNotFoundError:
-        return "not installed"

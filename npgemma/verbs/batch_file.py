@@ -29,10 +29,13 @@ from npgemma.generation.requests import Request, Seen
 from npgemma.paligemma import Model
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.finder import Finder
+from npgemma.verbs.following import following
 from npgemma.verbs.options import tell
 
 OURS = ("image", "prompt", "ids")
 MAX_BYTES = 2**30  # of questions
+# Of a prompt, and of an answer: to guess how far a group is.
+LIKELY_TOKENS = 16
 # How each line of ours begins, so that a file of answers is known for one even where its first line was cut short.
 MARKED = re.compile(rb'\{"run": "[0-9a-f]{12}", "line": ')
 
@@ -73,20 +76,33 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
         again = [number for number, line in enumerate(lines) if "error" in line]
         if output is not None and again:
             try:
-                for number in again:
+                for place, number in enumerate(again):
+                    progress(place, len(again))
                     [lines[number]] = answered(model, [questions[number]], settings, mark, find)
             finally:  # an interrupted run keeps what it has
                 output.replace(map(as_line, lines))
             failed = sum("error" in line for line in lines)
         for start in range(len(lines), len(questions), args.batch_size):
-            progress(start, len(questions))
-            for line in answered(model, questions[start : start + args.batch_size], settings, mark, find):
+            group = questions[start : start + args.batch_size]
+            followed = following_group(model, progress, start, len(group), len(questions))
+            for line in answered(followed, group, settings, mark, find):
                 failed += "error" in line
                 write_line(output, line)
     tell(seen.saved())
     if failed:
         printer.tell(f"{failed} of {len(questions)} lines could not be answered; see their 'error'")
     return 1 if failed else 0
+
+
+def following_group(model: Model, progress: Progress, start: int, count: int, whole: int) -> Model:
+    """Give the model with weights that tell how many of the questions are answered, within a group of them too."""
+
+    def tell_of(done: float, total: float) -> None:
+        progress(start + count * done / total, whole)
+
+    tell_of(0, 1)
+    tokens = count * (model.config.vision.num_patches + LIKELY_TOKENS)
+    return following(model, tell_of, tokens, count, LIKELY_TOKENS, rows=count)
 
 
 def reading_notes(name: str, questions: list[Question]) -> list[str]:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from npgemma.base import printer
 from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.files import writer
 from npgemma.judge import goldens, op_pack, op_report, report
 from npgemma.judge.read_pack import open_pack
 from npgemma.judge.theirs import open_theirs
 from npgemma.tracing.plan import ask
 from npgemma.verbs import judge_options
-from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Say which of a port's tensors is the first that differs, and what the fault looks like.
 
@@ -35,12 +36,10 @@ def add(subparsers) -> None:
         "the first tensor of a port that differs, and why",
         DESCRIPTION,
         run,
-        "THEIRS [IMAGE] [PROMPT]",
+        "THEIRS [IMAGE ...] [PROMPT]",
     )
     parser.add_argument("theirs", metavar="THEIRS", help="the port's tensors")
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="the picture that it was given")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt")
-    add_reading_options(parser)
+    add_question_options(parser)
     group = parser.add_argument_group("comparison")
     group.add_argument("--pack", metavar="PACK", help="hold them against a pack; no model is run")
     judge_options.add_recipe(group, None)
@@ -65,19 +64,23 @@ def run(args: argparse.Namespace) -> int:
     names_map, expected = judge_options.read_map(args.map), judge_options.read_expected(args.expect)
     theirs = open_theirs(args.theirs)
     if args.pack is not None:
-        pack = open_pack(args.pack, not args.no_hashes)
+        with Progress("reading the pack") as progress:
+            pack = open_pack(args.pack, not args.no_hashes, progress)
         if args.recipe not in (None, pack.recipe):
             raise InputError(f"the pack is of {pack.recipe}, --recipe says {args.recipe}; leave it out")
         if pack.manifest["tier"] == "op":
             return run_ops(args, pack, theirs, expected)
         op_pack.config_of(pack)  # which may be damaged, and then no model need be loaded
         model = None if args.model is None and not is_box(pack) else load_model(args)[0]
-        comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised)
+        with Progress("comparing") as progress:
+            comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised, progress)
     else:
         request = request_of(args)
         model, _ = load_model(args)
         recipe = args.recipe or goldens.guessed_recipe(theirs)
-        comparison = goldens.compare_beside(model, ask(model, request), recipe, theirs, names_map, args.quantised)
+        question = ask(model, request)
+        with Progress("comparing") as progress:
+            comparison = goldens.compare_beside(model, question, recipe, theirs, names_map, args.quantised, progress)
     tell(judge_options.mark_expected(comparison.rows, expected))
     write_reports(args, comparison)
     return judge_options.code_of(comparison.rows)

@@ -6,6 +6,7 @@ from typing import Any
 
 from npgemma.base import printer
 from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.files.reader import parse_json, read_file, read_input
 from npgemma.places.codec_file import load_codec
 from npgemma.places.evaluate import SCORES, confidence_table, evaluate
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Score, and return the exit code."""
     answers = read_answers(args.answers)
     codec = None if args.codec is None else load_codec(args.codec)
-    found = evaluate(answers, scores=args.score, fold_case=args.fold_case, codec=codec)
+    with Progress("scoring") as progress:
+        found = evaluate(answers, scores=args.score, fold_case=args.fold_case, codec=codec, progress=progress)
     table = confidence_table(answers) if args.reliability else []
     failed = sum("error" in line for line in answers)
     if failed:

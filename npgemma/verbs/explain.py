@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     tell([*kept.planned.question.notes, size_line(kept)])
     with Progress("looking at the tensors") as progress:
         found = observed(kept, progress)
+        progress.begin("looking at the tensors of the second run")
         beside = None if second is None else observed(second, progress)
     places = tuple(find(found.answer, request.image)[0])
     data = page(replace(found, places=places), templates, beside).encode("utf-8")

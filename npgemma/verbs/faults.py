@@ -5,8 +5,11 @@ from pathlib import Path
 
 from npgemma.base import printer
 from npgemma.base.errors import InputError
+from npgemma.base.option_names import meant
+from npgemma.base.progress import Progress
 from npgemma.cli import DONE
 from npgemma.files import writer
+from npgemma.files.arrays_writer import format_of
 from npgemma.judge import tensor_file
 from npgemma.judge.beside import given_of
 from npgemma.judge.diagnose import NOT_POSSIBLE
@@ -15,7 +18,7 @@ from npgemma.judge.play import play
 from npgemma.judge.rerun import stored_as
 from npgemma.tracing.plan import ask
 from npgemma.verbs import judge_options
-from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Write the tensors of a port that has a known fault.
 
@@ -28,17 +31,16 @@ DESCRIPTION = """Write the tensors of a port that has a known fault.
 def add(subparsers) -> None:
     """Describe the arguments."""
     parser = add_verb(
-        subparsers, "faults", "tensors of a port with a known fault", DESCRIPTION, run, "[NAME] [IMAGE] [PROMPT]"
+        subparsers, "faults", "tensors of a port with a known fault", DESCRIPTION, run, "[NAME] [IMAGE ...] [PROMPT]"
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a fault of --list, or 'none'")
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="a prompt")
-    add_reading_options(parser)
+    add_question_options(parser)
     parser.add_argument("--list", action="store_true", help="all faults, and other ways to be right")
     parser.add_argument("--all", action="store_true", help="every fault that the model can have, into a folder")
     parser.add_argument("--json", action="store_true", help="the list as JSON")
     judge_options.add_recipe(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", help="a new .safetensors file, or with --all a new folder")
+    parser.add_argument("-o", "--output", metavar="OUT",
+                        help="OUT.safetensors, OUT.npz, or OUT, a folder of .npy; with --all a folder of .safetensors")
     add_model_options(parser)
 
 
@@ -51,23 +53,32 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         raise InputError("-o is missing: where to write the tensors to")
     if not args.all and args.name not in [*FAULTS, *VARIANTS, "none"]:
-        raise InputError(f"{args.name!r:.80} is no fault; npgemma faults --list names {len(FAULTS)}")
-    if not args.all and Path(args.output).suffix != ".safetensors":
-        raise InputError(f"-o {args.output}: faults writes .safetensors")
+        near = meant(args.name, FAULTS)
+        raise InputError(f"{args.name!r:.80} is no fault; npgemma faults --list names {len(FAULTS)}{near}")
+    if not args.all:
+        format_of(args.output)
     writer.check_target(args.output, None)
     request = request_of(args)
     model, _ = load_model(args)
     question = ask(model, request)
     if not args.all:
-        write_port(model, question, args.recipe, {**FAULTS, **VARIANTS}.get(args.name), Path(args.output))
+        fault = {**FAULTS, **VARIANTS}.get(args.name)
+        with Progress("computing") as progress:
+            write_port(model, question, args.recipe, fault, Path(args.output), progress)
         return DONE
+    write_all(args, model, question)
+    return DONE
+
+
+def write_all(args, model, question) -> None:
+    """Write a file a fault into a new folder."""
     with writer.writing_folder(args.output) as folder:
         for name, fault in FAULTS.items():
             try:
-                write_port(model, question, args.recipe, fault, folder / f"{name}.safetensors")
+                with Progress(name) as progress:
+                    write_port(model, question, args.recipe, fault, folder / f"{name}.safetensors", progress)
             except NOT_POSSIBLE:
                 tell([f"{name}: this model cannot have it"])
-    return DONE
 
 
 def show_list(args) -> int:
@@ -85,9 +96,9 @@ def show_list(args) -> int:
     return DONE
 
 
-def write_port(model, question, recipe, fault, path: Path) -> None:
+def write_port(model, question, recipe, fault, path: Path, progress) -> None:
     """Evaluate the whole table under a fault, into a file."""
-    arrays = dict(play(model, recipe, given_of(question, model.config), fault))
+    arrays = dict(play(model, recipe, given_of(question, model.config), fault, progress))
     kinds = {
         name: (
             stored_as(name, recipe) if array.dtype.kind == "f" else "boolean" if array.dtype == bool else "integer",

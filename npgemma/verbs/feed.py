@@ -1,16 +1,17 @@
 """``npgemma feed``: the golden inputs of one operation, so that a port can run it alone."""
 
 import argparse
-from pathlib import Path
 
-from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained
+from npgemma.base.progress import Progress
 from npgemma.cli import DONE
 from npgemma.files import writer
+from npgemma.files.arrays_writer import format_of
 from npgemma.judge.feeding import fed, write_fed
 from npgemma.tracing.plan import ask
 from npgemma.verbs import judge_options
-from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
+from npgemma.verbs.following import following_question
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Write what one operation reads: tensors and weights, and what it makes of them.
 
@@ -23,25 +24,25 @@ The file holds inputs by their names, weights by theirs (….weight), and the re
 def add(subparsers) -> None:
     """Describe the arguments."""
     parser = add_verb(
-        subparsers, "feed", "the golden inputs of one operation", DESCRIPTION, run, "NAME [IMAGE] [PROMPT]"
+        subparsers, "feed", "the golden inputs of one operation", DESCRIPTION, run, "NAME [IMAGE ...] [PROMPT]"
     )
     parser.add_argument("name", metavar="NAME", help="a tensor, such as text.blocks.0.attn_norm")
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="a prompt")
-    add_reading_options(parser)
+    add_question_options(parser)
     judge_options.add_recipe(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="a new file")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT",
+                        help="OUT.safetensors, OUT.npz, or OUT, a folder of .npy")
     add_model_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the model as far as needed, and write the file."""
-    if Path(args.output).suffix != ".safetensors":
-        raise InputError(f"-o {args.output}: feed writes .safetensors")
+    format_of(args.output)
     writer.check_target(args.output, None)
     request = request_of(args)
     model, _ = load_model(args)
-    found = fed(model, ask(model, request), args.recipe, args.name)
+    question = ask(model, request)
+    with Progress("computing") as progress:
+        found = fed(following_question(model, progress, question), question, args.recipe, args.name)
     write_fed(args.output, found)
     tell(
         [

@@ -14,7 +14,7 @@ from npgemma.base.progress import Progress
 from npgemma.checkpoints.hub_cache import find_model
 from npgemma.checkpoints.loading import TINY
 from npgemma.cli import DONE, INTERRUPTED
-from npgemma.files.writer import check_target
+from npgemma.files.writer import check_folder_name, check_target
 from npgemma.learn.data import read_examples, split
 from npgemma.learn.finetune import STATE, Course, Report, finetune, write_result
 from npgemma.learn.optimisers import Settings
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-o: {out} is the folder of the base model, which would be lost; choose another")
     if args.adapter is not None and args.lora:
         raise InputError("--adapter changes the base that a new adapter would belong to; leave one of them out")
+    check_folder_name(args.output)
     check_target(out / STATE, force=True) if out.exists() else check_target(out)
     model, _ = load_model(args)
     with Progress("looking at the examples") as progress:
@@ -75,12 +76,14 @@ def run(args: argparse.Namespace) -> int:
     held_out = min(50, len(examples) // 10) if args.held_out is None else args.held_out
     taught, judged = split(examples, held_out, args.seed)
     printer.tell(f"{len(taught)} examples to learn from, {len(judged)} to be judged by")
-    with asked_to_stop() as stop:
-        done = finetune(model, taught, judged, course, out, Lines(course), stop)
+    with asked_to_stop() as stop, Progress("learning") as progress:
+        done = finetune(model, taught, judged, course, out, Lines(course, progress), stop, progress)
     if not done:
         printer.tell(f"interrupted; saved in {out}: the same command goes on")
         return INTERRUPTED
-    printer.tell(write_result(model, course, out, base, args.model or "the model in the box"))
+    with Progress("writing what was learnt") as progress:
+        told = write_result(model, course, out, base, args.model or "the model in the box", progress)
+    printer.tell(told)
     return DONE
 
 
@@ -104,10 +107,10 @@ def course_of(args: argparse.Namespace) -> Course:
 
 
 class Lines:
-    """Says a line of figures, and how long it will take."""
+    """Says a line of figures, and how long it will take; progress makes way for it."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
+    def __init__(self, course: Course, progress: Progress) -> None:
+        self.course, self.progress = course, progress
         self.began: tuple[float, int] | None = None
 
     def __call__(self, report: Report) -> None:
@@ -121,6 +124,7 @@ class Lines:
         line += f"  gradient {report.norm:.2g}  {left:.0f} s left"
         if report.held_out_loss is not None and report.held_out_right is not None:
             line += f"  held out: loss {report.held_out_loss:.4f}, {100 * report.held_out_right:.1f} % right"
+        self.progress.wipe()
         printer.say(line)
 
 

@@ -22,12 +22,13 @@ from npgemma.paligemma import Model
 from npgemma.places.locate import Place
 from npgemma.verbs.answer_fields import answer_fields
 from npgemma.verbs.finder import Finder, add_place_options
+from npgemma.verbs.following import following
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 if TYPE_CHECKING:
     from npgemma.show.profile import Profile
 
-WORDS = "[IMAGE] [PROMPT]"
+WORDS = "[IMAGE ...] [PROMPT]"
 DRAWINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 DESCRIPTION = """Answer a prompt about a picture, and stream the answer.
@@ -35,6 +36,7 @@ DESCRIPTION = """Answer a prompt about a picture, and stream the answer.
   npgemma generate                                        a picture in the box
   npgemma generate cat.jpg                                a caption
   npgemma generate cat.jpg "answer en what is on the table?"
+  npgemma generate before.jpg after.jpg "answer en what changed?"
   npgemma generate cat.jpg "detect cat ; dog" --boxes-only --draw boxes.png
   npgemma generate cat.jpg "caption en" --temperature 0.8 --top-p 0.9 --seed 7
   npgemma generate cat.jpg "caption en" --beams 4 -n 4    the four best beams
@@ -74,6 +76,7 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-tokens", type=int, metavar="N", help=f"longest answer (default: {DEFAULT_NEW_TOKENS})")
     group.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before")
     group.add_argument("--temperature", type=float, metavar="T", help="draw tokens; below 1 sharper, above 1 wilder")
+    group.add_argument("--do-sample", action="store_true", help="draw tokens, at temperature 1 if none is given")
     group.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens")
     group.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest that together reach P")
     group.add_argument(
@@ -131,7 +134,7 @@ def settings_of(args: argparse.Namespace, model: Model) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "max_new_tokens": args.max_tokens,
         "min_new_tokens": args.min_tokens,
-        "temperature": args.temperature,
+        "temperature": temperature_of(args),
         "top_k": args.top_k,
         "top_p": args.top_p,
         "min_p": args.min_p,
@@ -151,6 +154,13 @@ def settings_of(args: argparse.Namespace, model: Model) -> dict[str, Any]:
     return settings
 
 
+def temperature_of(args: argparse.Namespace) -> float | None:
+    """The temperature that is given, or for ``--do-sample`` alone that of the model's own probabilities."""
+    if args.do_sample and args.temperature == 0:
+        raise InputError("--do-sample draws, and a temperature of 0 does not; leave one of them out")
+    return 1.0 if args.do_sample and args.temperature is None else args.temperature
+
+
 class Heard:
     """What has come of an answer so far; written to standard output at once if it ``streams``."""
 
@@ -160,8 +170,9 @@ class Heard:
         self.progress = Progress("reading the picture and the prompt")
 
     def __call__(self, token: Token) -> None:
-        self.progress.wipe()
         self.tokens.append(token)
+        if self.streams:
+            self.progress.wipe()
         if self.streams and token.text:
             printer.say(token.text, end="")
 
@@ -180,10 +191,17 @@ def new_profile(model: Model) -> "Profile":
 
 def ask(model: Model, ready: Ready, settings: dict[str, Any], heard: Heard, profile: "Profile | None") -> Answer:
     """Generate, streaming where one answer grows token by token."""
-    one = settings["num_beams"] == 1 and settings["num_return"] == 1
-    heard.streams = heard.streams and one
+    rows = max(settings["num_beams"], settings["num_return"])
+    heard.streams = heard.streams and rows == 1
+    tokens, pictures = len(ready.ids), len(ready.pixels)
     with heard.progress:
-        return generate_batch(model, [ready], on_token=heard if one else None, observe=profile, **settings)[0]
+        if heard.streams:  # what is said is progress enough
+            followed = following(model, heard.progress, tokens, pictures)
+        else:
+            heard.progress.begin("answering, in the longest case")
+            longest = DEFAULT_NEW_TOKENS if settings["max_new_tokens"] is None else settings["max_new_tokens"]
+            followed = following(model, heard.progress, tokens, pictures, longest, rows=rows)
+        return generate_batch(followed, [ready], on_token=heard if rows == 1 else None, observe=profile, **settings)[0]
 
 
 def show(
@@ -242,9 +260,9 @@ def draw(name: str, picture: Image.Image | None, places: list[Place], force: boo
 
 def refuse_beside_batch(args: argparse.Namespace) -> None:
     """Refuse what makes no sense for many questions."""
-    for name in ("image", "prompt", "ids", "draw"):
+    for name, option in (("image", ""), ("prompt", ""), ("asked", "--prompt"), ("ids", ""), ("draw", "")):
         if getattr(args, name) is not None:
-            raise InputError(f"--batch: the questions are in {args.batch}; leave out {name}")
+            raise InputError(f"--batch: the questions are in {args.batch}; leave out {option or name}")
     if args.profile:
         raise InputError("--profile: is of one answer; leave out --batch")
     if args.force:

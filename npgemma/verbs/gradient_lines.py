@@ -4,10 +4,12 @@ import argparse
 import bdb
 import contextlib
 from dataclasses import asdict
+from pathlib import Path
 
 from npgemma.base import printer
 from npgemma.base.describe import line_of, summarise
 from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.base.tensors import schema, tensors
 from npgemma.cli import DONE, INTERRUPTED
 from npgemma.files.writer import check_target, write_file
@@ -21,6 +23,7 @@ from npgemma.show.walk_back import HELP, WalkBack
 from npgemma.tracing.replacing import check_replacements, read_replacements, replace_with
 from npgemma.tracing.selection import as_patterns, check_patterns
 from npgemma.tracing.trace import Stopped
+from npgemma.verbs.following import following
 from npgemma.verbs.options import tell
 
 # What of `npgemma trace` says nothing about gradients.
@@ -34,6 +37,8 @@ def check_options(args: argparse.Namespace) -> None:
             option = {"output": "-o"}.get(name, "--" + name.replace("_", "-"))
             raise InputError(f"{option} says nothing about gradients; leave it out, or --backward")
     if args.map is not None:
+        if Path(args.map).suffix != ".png":
+            raise InputError(f"--map {args.map}: want a name that ends in .png")
         check_target(args.map, args.force)
 
 
@@ -45,7 +50,10 @@ def show_gradients(model: Model, request: Request, args: argparse.Namespace) -> 
     only = None if args.only is None else [*args.only, *(["pixels"] if args.map is not None else [])]
     observe = observer_of(args, tensors_of(model, batch), model.weights.precision.dtype)
     try:
-        found = gradients_of(model, batch, only, observe)
+        with Progress("going forth and back") as progress:
+            # The way back makes two products where the way forth makes one.
+            followed = following(model, progress, batch.ids.size, len(ready.pixels), again=1, deeper=2.0)
+            found = gradients_of(followed if args.breaks is None else model, batch, only, observe)
     except bdb.BdbQuit:
         tell(["left in the debugger"])
         return INTERRUPTED

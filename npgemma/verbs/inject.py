@@ -3,12 +3,14 @@
 import argparse
 
 from npgemma.base import printer
+from npgemma.base.progress import Progress
 from npgemma.judge.feeding import injected
 from npgemma.judge.goldens import guessed_recipe
 from npgemma.judge.theirs import open_theirs
 from npgemma.tracing.plan import ask
 from npgemma.verbs import judge_options
-from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of
+from npgemma.verbs.following import following_question
+from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of
 
 DESCRIPTION = """Go on from a port's tensor, and compare what comes behind it with the port's own.
 
@@ -20,11 +22,10 @@ Without --at the first tensor of the file goes in.  If everything behind is righ
 
 def add(subparsers) -> None:
     """Describe the arguments."""
-    parser = add_verb(subparsers, "inject", "go on from a port's tensor", DESCRIPTION, run, "THEIRS [IMAGE] [PROMPT]")
+    words = "THEIRS [IMAGE ...] [PROMPT]"
+    parser = add_verb(subparsers, "inject", "go on from a port's tensor", DESCRIPTION, run, words)
     parser.add_argument("theirs", metavar="THEIRS", help="the port's tensors, as compare takes them")
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="the picture that it was given")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the prompt")
-    add_reading_options(parser)
+    add_question_options(parser)
     judge_options.add_recipe(parser, None)
     parser.add_argument("--at", metavar="NAME", help="the tensor of theirs that goes in, by npgemma's name")
     parser.add_argument(
@@ -41,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
     request = request_of(args)
     model, _ = load_model(args)
     recipe = args.recipe or guessed_recipe(theirs)
-    found = injected(model, ask(model, request), recipe, theirs, names_map, args.at)
+    question = ask(model, request)
+    with Progress("going on from theirs") as progress:
+        followed = following_question(model, progress, question, again=1)
+        found = injected(followed, question, recipe, theirs, names_map, args.at)
     if args.json:
         printer.say_json({"at": found.at, "first": found.first, "rows": found.rows})
     else:

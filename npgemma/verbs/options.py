@@ -6,9 +6,10 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from npgemma.base import printer
+from npgemma.base import printer, threads
 from npgemma.base.errors import ImageError, InputError, OddWarning, SlowWarning
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.progress import Progress
@@ -24,6 +25,8 @@ IN_THE_BOX = (
     "A released one: --model google/paligemma2-3b-mix-224 (from the local Hugging Face cache) or --model FOLDER"
 )
 DEFAULT_PROMPT = "caption en"
+# As transformers, llama.cpp and NumPy's users write them.
+DTYPE_NAMES = {"bf16": "bfloat16", "fp32": "float32", "f32": "float32", "fp64": "float64", "f64": "float64"}
 
 
 def add_verb(
@@ -42,7 +45,7 @@ def add_verb(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``, ``--dtype``, ``--adapter``, ``--precision``, ``--device`` and ``--allow-nonfinite``."""
+    """Add the options that choose a model, its numbers, and who shares the work."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -52,6 +55,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype",
         choices=DTYPES,
+        type=lambda name: DTYPE_NAMES.get(name, name),
         default="float32",
         help="bfloat16 keeps the weights as stored, in half the memory, and computes in float32 (default: float32)",
     )
@@ -60,14 +64,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", metavar="cuda[:N]",
                        help="compute on a graphics card, through CuPy: pip install 'npgemma[cuda12]' (default: cpu)")
     group.add_argument("--allow-nonfinite", action="store_true", help="load weights that hold NaN or infinity")
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="that share the work (default: all processors)")
 
 
 def add_question_options(parser: argparse.ArgumentParser) -> None:
-    """Add the picture and the prompt, and how they are read."""
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture; - reads it from standard input")
+    """Add the pictures and the prompt, and how they are read."""
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture, or several; - reads standard input")
     parser.add_argument(
         "prompt", nargs="?", metavar="PROMPT", help=f"what to do with it, in one line (default: {DEFAULT_PROMPT!r})"
     )
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("-p", "--prompt", dest="asked", metavar="PROMPT", help="the prompt, all words being pictures")
     add_reading_options(parser)
 
 
@@ -76,7 +83,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("picture and prompt")
     group.add_argument("--no-image", action="store_true", help="text only: the first word after the verb is the prompt")
     group.add_argument("--image", action="append", default=[], dest="more_images", metavar="FILE",
-                       help="one more picture for the same prompt (repeatable)")
+                       help="one more picture for the same prompt, behind the others (repeatable)")
     group.add_argument("--ids", type=id_list, help="instead of a prompt, all its ids: 140,140,2,17,108 (no tokenizer)")
     group.add_argument("--allow-specials", action="store_true", help="let the prompt hold tokens such as <loc0512>")
     group.add_argument("--max-pixels", type=int, metavar="N", help="largest picture (default: 50,000,000 pixels)")
@@ -103,6 +110,8 @@ def load_model(args: argparse.Namespace) -> tuple[Model, float]:
     model : Model
     seconds : float
     """
+    if args.threads is not None:
+        threads.use(args.threads)
     if args.model is None:
         printer.tell(IN_THE_BOX)
     started = time.perf_counter()
@@ -135,24 +144,40 @@ def request_of(args: argparse.Namespace) -> Request:
     InputError
         If there are more words than questions, or both a prompt and ids.
     """
-    words = [word for word in (args.image, args.prompt) if word is not None]
-    pictures: list[Any] = list(args.more_images)
-    if not args.no_image:
-        if words:
-            pictures.insert(0, words.pop(0))
-        elif not pictures and args.ids is None:
-            pictures = [picture_in_the_box(args)]
-    if args.no_image and words and is_file(words[0]):
-        raise InputError(f"{words[0]!r} is a file, and --no-image makes it the prompt; leave out one of them")
-    if len(words) > 1:
-        raise InputError(f"{words[1]!r}: with --no-image there is only a prompt; put it into quotes")
+    names, prompt = pictures_and_prompt(args)
+    pictures: list[Any] = [*names, *args.more_images]
+    if not pictures and not args.no_image and args.ids is None:
+        pictures = [picture_in_the_box(args)]
     specials = "allow" if args.allow_specials else "refuse"
     images = read_pictures(pictures)
     if args.ids is not None:
-        if words:
-            raise InputError(f"--ids stands instead of the prompt {words[0]!r}; leave one of them out")
+        if prompt is not None:
+            raise InputError(f"--ids stands instead of the prompt {prompt!r}; leave one of them out")
         return Request(images, ids=args.ids, specials=specials)
-    return Request(images, words[0] if words else DEFAULT_PROMPT, specials=specials)
+    return Request(images, DEFAULT_PROMPT if prompt is None else prompt, specials=specials)
+
+
+def pictures_and_prompt(args: argparse.Namespace) -> tuple[list[str], str | None]:
+    """Tell the words that are pictures from the prompt, which is the last one; a word alone is a picture."""
+    words = [word for word in (args.image, args.prompt, *getattr(args, "more", ())) if word is not None]
+    asked = getattr(args, "asked", None)
+    if args.no_image:
+        if words and is_file(words[0]):
+            raise InputError(f"{words[0]!r} is a file, and --no-image makes it the prompt; leave out one of them")
+        if len(words) > 1:
+            raise InputError(f"{words[1]!r}: with --no-image there is only a prompt; put it into quotes")
+    speaks = bool(words) and (args.no_image or not names_picture(words[-1]))
+    alone = len(words) == 1 and not args.more_images and not args.no_image
+    if not speaks or alone:
+        return words, asked
+    if asked is not None:
+        raise InputError(f"{words[-1]!r} and --prompt {asked!r} are both prompts; leave one of them out")
+    return words[:-1], words[-1]
+
+
+def names_picture(word: str) -> bool:
+    """Tell whether a word is a picture's: standard input, or a file of some kind; ``ocr`` is a prompt wherever."""
+    return word == "-" or bool(Path(word).suffix) and is_file(word)
 
 
 def is_file(word: str) -> bool:

@@ -1,10 +1,9 @@
 """``npgemma pack``: golden vectors of a whole run, with how to judge each."""
 
 import argparse
-from pathlib import Path
 
 from npgemma.base.describe import size_of
-from npgemma.base.errors import InputError
+from npgemma.base.progress import Progress
 from npgemma.cli import DONE
 from npgemma.files import writer
 from npgemma.judge import op_pack, vectors
@@ -49,21 +48,22 @@ def run(args: argparse.Namespace) -> int:
     tell(
         [f"{len(planned.chosen)} tensors, {size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"]
     )
-    write_pack(planned, args.output, args.raw)
+    with Progress("computing and writing") as progress:
+        write_pack(planned, args.output, args.raw, progress)
     tell([f"written to {args.output}"])
     return DONE
 
 
 def check_folder(path: str) -> None:
     """Refuse a target that cannot become a folder: one that is there, or bears a file's suffix."""
-    if Path(path).suffix in (".safetensors", ".npz", ".npy", ".json", ".zip", ".bin", ".gguf"):
-        raise InputError(f"-o {path}: a pack is a folder, and {Path(path).suffix} is a file's suffix; leave it out")
+    writer.check_folder_name(path)
     writer.check_target(path, None)
 
 
 def write_ops(args, cases, cfg) -> int:
     """Write cases of single operations as a pack."""
-    held = op_pack.plan_files(cases, args.recipe)
+    with Progress("computing") as progress:
+        held = op_pack.plan_files(cases, args.recipe, progress)
     tell([f"{len(cases)} cases, {size_of(op_pack.size_of(held, args.recipe))} of numbers"])
     op_pack.write_op_pack(cases, held, cfg, args.recipe, args.output, args.raw)
     tell([f"written to {args.output}"])

@@ -7,7 +7,9 @@ from typing import Any
 from npgemma.base import printer
 from npgemma.base.errors import InputError
 from npgemma.base.progress import Progress
+from npgemma.generation.requests import prepare
 from npgemma.generation.scoring import Scores, score
+from npgemma.verbs.following import following
 from npgemma.verbs.options import add_model_options, add_reading_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Score given answers to a prompt, the likeliest first.  The prompt is read once for all of them.
@@ -44,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("no ANSWER was given; want at least one, behind the picture and the prompt")
     request = request_of(args)
     model, _ = load_model(args)
-    with Progress("reading the picture and the prompt"):
-        scores = score(model, request.image, request.prompt, args.answers, ids=request.ids, specials=request.specials)
+    asked = prepare(model, request)
+    with Progress("reading the picture, the prompt and the answers") as progress:
+        followed = following(model, progress, len(asked.ids), len(asked.pixels), 1, rows=len(args.answers))
+        prompt, specials = request.prompt, request.specials
+        scores = score(followed, request.image, prompt, args.answers, ids=request.ids, specials=specials)
     ranked = sorted(zip(args.answers, scores.answers, strict=True), key=lambda pair: -getattr(pair[1], args.by))
     if args.json:
         printer.say_json(as_object(ranked, scores))

@@ -3,14 +3,17 @@
 import argparse
 import bdb
 import contextlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from npgemma.base import printer
 from npgemma.base.describe import line_of, size_of, summarise
 from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
+from npgemma.base.progress import Progress
 from npgemma.cli import DONE, INTERRUPTED
+from npgemma.files.arrays_writer import format_of
 from npgemma.files.writer import check_target
+from npgemma.paligemma import Model
 from npgemma.show.breaking import break_on
 from npgemma.tracing.lockstep import Partner, distance
 from npgemma.tracing.plan import Plan, ask, plan
@@ -18,6 +21,7 @@ from npgemma.tracing.replacing import check_replacements, read_replacements, rep
 from npgemma.tracing.selection import as_patterns, check_patterns
 from npgemma.tracing.trace import Watch, carry_out, file_size, run_to_file
 from npgemma.verbs import gradient_lines
+from npgemma.verbs.following import following_question
 from npgemma.verbs.options import add_model_options, add_question_options, add_verb, load_model, request_of, tell
 
 DESCRIPTION = """Show every tensor that the model computes, by name, a line each; with -o write them to a file.
@@ -42,7 +46,8 @@ def add(subparsers) -> None:
     group.add_argument("--rows", metavar="ROWS", help="positions of the prompt to keep, such as 0:4,-1")
     group.add_argument("--stop-after", metavar="GLOB", help="the first tensor that fits is the last one computed")
     group.add_argument("--max-tokens", type=int, default=0, metavar="N", help="generate, greedily (default: 0)")
-    group.add_argument("-o", "--output", metavar="OUT.safetensors", help="a new file to write the tensors to")
+    group.add_argument("-o", "--output", metavar="OUT",
+                       help="write tensors: OUT.safetensors with a record of the run, OUT.npz, OUT: a folder of .npy")
     group.add_argument("--force", action="store_true",
                        help="write the file however large it becomes, and in the place of another")
     group.add_argument("--json", action="store_true", help="one JSON object a tensor instead of a line")
@@ -68,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.map is not None:
         raise InputError("--map draws a gradient; give --backward and the answer it is of")
     if args.output is not None:
+        format_of(args.output)
         check_target(args.output, args.force)  # before a large model is loaded for nothing
     model, _ = load_model(args)
     question = ask(model, request)
@@ -79,13 +85,22 @@ def run(args: argparse.Namespace) -> int:
     tell([*question.notes, size_line(planned, args.output)])
     try:
         with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(Progress("computing"))
+            if args.breaks is None:  # a debugger's prompt stands where progress would
+                planned = replace(planned, model=followed(planned, args, progress))
             partner = stack.enter_context(Partner(planned, args.against)) if args.against else None
-            watch = carry(planned, args, Lines(planned, args, partner))
+            watch = carry(planned, args, Lines(planned, args, partner, progress))
     except bdb.BdbQuit:
         tell(["left in the debugger"])
         return INTERRUPTED
     tell(closing_notes(args, watch))
     return DONE
+
+
+def followed(planned: Plan, args: argparse.Namespace, progress: Progress) -> Model:
+    """Give the plan's model with weights that tell how far the run is."""
+    later, again = max(0, planned.max_new_tokens - 1), int(args.against is not None)
+    return following_question(planned.model, progress, planned.question, later=later, again=again)
 
 
 def observer_of(breaks: list[str] | None, replacements: dict):
@@ -97,8 +112,9 @@ def observer_of(breaks: list[str] | None, replacements: dict):
 def size_line(planned: Plan, output: str | None) -> str:
     """Say beforehand how much there will be."""
     bound = "at most " if planned.max_new_tokens > 1 else ""
-    nbytes = planned.nbytes if output is None else file_size(planned)
-    what = "of numbers" if output is None else "in the file"
+    whole = output is not None and format_of(output) == ".safetensors"
+    nbytes = file_size(planned) if whole else planned.nbytes
+    what = "in the file" if whole else "of numbers"
     return f"{bound}{len(planned.tensors)} tensors, {bound}{size_of(nbytes)} ({nbytes:,} bytes) {what}"
 
 
@@ -111,9 +127,12 @@ class Lines:
     args : Namespace
     partner : Partner, optional
         The run to say the distance from.
+    progress : Progress
+        Makes way for each line.
     """
 
-    def __init__(self, planned: Plan, args: argparse.Namespace, partner: Partner | None) -> None:
+    def __init__(self, planned: Plan, args: argparse.Namespace, partner: Partner | None, progress: Progress) -> None:
+        self.progress = progress
         self.planned = planned
         self.args = args
         self.partner = partner
@@ -127,6 +146,7 @@ class Lines:
             return
         letters = self.planned.tensors[name].letters
         summary = summarise(array, is_attention=name.endswith("probs"))
+        self.progress.wipe()
         apart = None if exact is None or array.dtype.kind != "f" else distance(array, exact)
         if self.args.json:
             found = {"name": name, "axes": letters} | asdict(summary)

@@ -1,7 +1,10 @@
 """The one printer: nothing that is printed steers a terminal, dies on an encoding, or breaks a line."""
 
+import ast
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from npgemma import cli
 from npgemma.base import printer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,10 +72,38 @@ def test_an_encoding_that_has_not_all_characters_is_no_reason_to_die(encoding):
         "    printer.say('▁ ß'); printer.tell('▁'); printer.say_json({'text': '▁ ß'})"
     )
     done = run(code, encoding)
-    assert (done.returncode, done.stderr) == (0, b"npgemma: \\u2581" + os.linesep.encode())
+    assert (done.returncode, done.stderr) == (0, b"npgemma: _" + os.linesep.encode())
     plain, line = done.stdout.decode(encoding).splitlines()
-    assert plain == ("\\u2581 \\xdf" if encoding == "ascii" else "\\u2581 ß")
+    assert plain == ("_ \\xdf" if encoding == "ascii" else "_ ß")
     assert json.loads(line) == {"text": "▁ ß"}
+
+
+def test_every_special_character_of_ours_has_something_that_resembles_it():
+    used = set()
+    for path in (ROOT / "npgemma").rglob("*.py"):
+        if path.parent.name != "explaining":  # which writes a page, always in UTF-8
+            tree = ast.parse(path.read_text())
+            texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+            used |= {each for text in texts if isinstance(text, str) for each in text}
+    used = {each for each in used if not each.isascii() and each.isprintable()}
+    assert {"█", "…"} <= used and used - set(printer.LOOKALIKES) == set()
+    assert all(each.isascii() for each in printer.LOOKALIKES.values())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("words", [
+    ["trace", "--only", "text.blocks.0.attn.probs"], ["names", "text.logits"], ["faults", "--list"],
+    ["plan", "paligemma-3b-224"], ["doctor"], ["generate", "--profile", "--max-tokens", "1"], ["--help"],
+])
+def test_commands_say_nothing_that_the_output_cannot_take_and_no_colour(encoding, words, monkeypatch):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    code = cli.main(words)
+    out, err = (stream.buffer.getvalue().decode(encoding) for stream in streams if stream.flush() is None)
+    assert code == 0 and out
+    assert not re.search(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\x1b", out + err)
+    assert encoding != "ascii" or (out + err).isascii()
 
 
 def test_no_file_gets_the_number_of_a_stream_that_was_closed():

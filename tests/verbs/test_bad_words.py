@@ -61,6 +61,7 @@ WORDS = [
     (["generate", "a.png", "cat", "--frame", "1"], 2, "has 1 frames; frame 1 does not exist"),
     (["generate", "a.png", "cat", "--frame", "-1"], 2, "frame is -1"),
     (["generate", "a.png", "cat", "--draw", "there.png"], 1, "there.png: exists already; choose another name"),
+    (["trace", "a.png", "cat", "--backward", "x", "--map", "a.jpg"], 1, "--map a.jpg: want a name that ends in .png"),
     (["generate", "--no-image", "cat", "--ids", "2"], 1, "--ids stands instead of the prompt"),
     (["generate", "--ids", "99999999999999999999", "--no-image"], 1, "--ids: came with id 99999999999999999999"),
     (["generate", "--no-image", "x" * 125_001], 1, "the text has 125,001 characters"),
