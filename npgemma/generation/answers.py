@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from npgemma.generation.notebook import answer_html
 from npgemma.generation.settings import Settings
 from npgemma.generation.stopping import AnswerText
 from npgemma.words.locations import Box, Unread
@@ -64,6 +63,8 @@ class Answer:
     picture: Any = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
+        from npgemma.generation.notebook import answer_html  # nothing else of an answer writes HTML
+
         return answer_html(self)
 
 

@@ -1,24 +1,20 @@
-"""An answer as a notebook shows it: its text, and its boxes on the picture."""
+"""An answer (:class:`npgemma.generation.answers.Answer`) as a notebook shows it: its text, its boxes on the picture."""
 
 import base64
 import io
-from typing import TYPE_CHECKING
 
 from npgemma.base.markup import COLOURS, escape
-
-if TYPE_CHECKING:
-    from npgemma.generation.answers import Answer
 
 # Pixels of the longer side of a picture that is shown: an answer should not make a notebook large.
 SIDE = 512
 
 
-def answer_html(answer: "Answer") -> str:
+def answer_html(answer) -> str:
     """Write an answer, and its others, each with its boxes over the picture."""
     return "".join(one(each) for each in (answer, *answer.others))
 
 
-def one(answer: "Answer") -> str:
+def one(answer) -> str:
     """Write one answer."""
     said = answer.text or " ".join(map(str, answer.ids))
     about = f"{len(answer.ids)} tokens, {answer.finish_reason}, log-probability {answer.score:.3f}"
@@ -27,7 +23,7 @@ def one(answer: "Answer") -> str:
     return f"<div><p>{escape(said)}</p>{drawn}<p><small>{escape(about)}{notes}</small></p></div>"
 
 
-def drawing(answer: "Answer") -> str:
+def drawing(answer) -> str:
     """Draw the boxes over their picture, whose pixels they count; a label has its colour."""
     width, height = answer.picture.size
     labels = list(dict.fromkeys(box.label for box in answer.boxes))

@@ -134,7 +134,7 @@ class Debugger(pdb.Pdb):
     def tell_of(self, expression: str, tell: Callable[[Any], str]) -> None:
         """Print what ``tell`` makes of an expression's value in the frame that pdb stands in."""
         try:
-            frame = self.curframe
+            frame: Any = self.curframe
             self.message(tell(eval(expression.strip() or "None", frame.f_globals, frame.f_locals)))
         except Exception as problem:  # whatever was typed may raise whatever it likes
             self.error(f"{type(problem).__name__}: {problem}")

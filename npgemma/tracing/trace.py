@@ -17,7 +17,6 @@ import numpy as np
 from npgemma.base.describe import describe, size_of
 from npgemma.base.device import to_host
 from npgemma.base.errors import InputError, InputTypeError, NonfiniteError, TensorError
-from npgemma.base.markup import table_of_arrays
 from npgemma.base.version import version
 from npgemma.files.arrays_writer import format_of, writing_arrays
 from npgemma.files.safetensors_file import open_safetensors
@@ -67,6 +66,8 @@ class Trace(Mapping[str, np.ndarray]):
         return "\n".join([head, *(describe(array, name, axes[name]) for name, array in self.items())])
 
     def _repr_html_(self) -> str:
+        from npgemma.base.markup import table_of_arrays  # nothing else of a trace writes HTML
+
         about = " ".join(str(self.manifest[key]) for key in ("model", "precision", "image", "prompt", "run"))
         return table_of_arrays(f"Trace of {len(self)} tensors: {about}", self, self.manifest["axes"])
 
