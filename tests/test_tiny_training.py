@@ -66,6 +66,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits(tools, tmp_path, monkeypatch
         (tmp_path / name).mkdir()
         (tmp_path / name / "tokenizer.model").write_bytes((TINY / "tokenizer.model").read_bytes())
     run(train, monkeypatch, [tmp_path / "whole", *words, "2"])
+    monkeypatch.setattr(train, "evaluate", lambda *rest: {})  # judging changes no weight
     right = train.take_step
 
     def killed(learner, *rest):
@@ -77,7 +78,6 @@ def test_a_run_in_two_parts_ends_with_the_same_bits(tools, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run(train, monkeypatch, [tmp_path / "parts", *words, "1"])
     monkeypatch.setattr(train, "take_step", right)
-    monkeypatch.setattr(train, "evaluate", lambda *rest: {})  # judging changes no weight
     run(train, monkeypatch, [tmp_path / "parts", *words, "1"])
     whole, parts = (open_safetensors(tmp_path / name / train.STATE) for name in ("whole", "parts"))
     assert whole.metadata == parts.metadata == {"step": "2"}

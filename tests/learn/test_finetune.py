@@ -33,7 +33,7 @@ def arrays(path):
 
 def test_it_learns_by_heart(model, examples, tmp_path):
     losses = []
-    course = dataclasses.replace(SHORT, steps=40, batch=4, micro=4, rate=1e-2, lora=4, save_every=40)
+    course = dataclasses.replace(SHORT, steps=25, batch=4, micro=4, rate=2e-2, lora=4, save_every=25)
     assert finetune(model, examples[:4], examples[:4], course, tmp_path, losses.append)
     assert losses[-1].loss < 0.1 * losses[0].loss
     assert losses[-1].held_out_right == 1.0 and losses[-1].held_out_loss < 0.2

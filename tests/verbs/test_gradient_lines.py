@@ -87,7 +87,7 @@ def test_step_walks_through_gradients(capsys, monkeypatch):
         (["--rows", "-1"], "--rows says nothing about gradients"),
         (["--only", "text.blokcs.*"], "fits none of"),
         (["--break", "text.blokcs.*"], "fits none of"),
-        (["--replace", "text.norm=none.safetensors"], "none.safetensors"),
+        (["--replace", "text.norm"], "came as 'text.norm'; want NAME=FILE.safetensors"),
         (["--map", "/nowhere/map.png"], "there is no folder /nowhere"),
         (["--precision", "bf16-hf-eager"], "rounding has no gradient"),
     ],

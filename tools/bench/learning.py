@@ -106,6 +106,7 @@ def joined(batches):
 def npgemma_step(batches):
     """train.py's own step, on batches that are there already; gives the gradients' norm."""
     import train
+
     from npgemma.base.heap import keep_memory
 
     keep_memory()
@@ -213,11 +214,11 @@ def pytorch_masks(given, cfg):
 def lora_step(folder):
     """CPU seconds of one step of rank 8 on the decoder's attention, one example, and memory above the file's."""
     import numpy as np
+    from subjects import MemoryWatch
 
     import npgemma
     from npgemma.learn import lora, schedules, teaching
     from npgemma.learn.finetune import Course, begin, now
-    from subjects import MemoryWatch
 
     watch = MemoryWatch()
     model = npgemma.load(folder, dtype="bfloat16")
