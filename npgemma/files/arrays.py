@@ -5,6 +5,7 @@ deflated, each name comes once, and none grows beyond measure.  Not supported: o
 """
 
 import ast
+import functools
 import math
 import mmap
 import os
@@ -66,7 +67,7 @@ def header_of(text: bytes, place: str, error: type[NpgemmaError]) -> tuple[str, 
     want = "want a plain array of numbers"
     plain = text.decode("latin1")
     try:
-        found = ast.literal_eval(plain.strip()) if PLAIN.fullmatch(plain) else None
+        found = ast.literal_eval(plain.strip()) if PLAIN.fullmatch(plain) else {}
         descr, fortran, shape = (found[name] for name in ("descr", "fortran_order", "shape"))
     except (SyntaxError, ValueError, TypeError, LookupError, MemoryError, RecursionError):
         raise error(f"{place}: its header is damaged; {want}") from None
@@ -118,7 +119,7 @@ def archive_readers(path: Path, error: type[NpgemmaError]) -> dict[str, Callable
         name = member.filename.removesuffix(".npy")
         if name in readers:
             raise error(f"{path}: {name!r:.80} occurs twice; remove one")
-        readers[name] = lambda name=name, member=member: read_member(whole, member, f"{path}: {name!r:.80}", error)
+        readers[name] = functools.partial(read_member, whole, member, f"{path}: {name!r:.80}", error)
     return readers
 
 
