@@ -1,16 +1,23 @@
 """The world that the next model in the box learns from: what it promises, scene by scene."""
 
+import json
 import random
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import golden
+from npgemma import load_codec
+from npgemma.places.run_lengths import decode_runs
 from npgemma.words.locations import Box, read_boxes, read_object
 
 sys.path.append(str(golden.ROOT / "tools" / "tiny"))
+import draw_by_hand  # noqa: E402
+import drawn_questions  # noqa: E402
 import drawn_world  # noqa: E402
+import evaluate_codec  # noqa: E402
 import shapes  # noqa: E402
 
 SEEDS = range(drawn_world.HELD_OUT, drawn_world.HELD_OUT + 60)
@@ -52,9 +59,13 @@ def test_the_mask_of_an_outlined_shape_is_its_filled_region():
 
 def test_answers_about_places_are_read_back_as_the_shapes():
     asked = {"detect": 0, "segment": 0}
+
+    def codes(mask, box):
+        return range(16)
+
     for number, drawing in enumerate(DRAWINGS):
         for task in asked:
-            prompt, answer = drawn_world.ask_about(task, drawing, random.Random(number), lambda mask, box: range(16))
+            prompt, answer = drawn_questions.ask_about(task, drawing, random.Random(number), codes)
             if answer == "nothing":
                 continue
             boxes, unread = read_boxes(answer, drawing.size)
@@ -69,12 +80,22 @@ def test_answers_about_places_are_read_back_as_the_shapes():
 
 def test_what_is_not_there_is_nothing():
     for number, drawing in enumerate(DRAWINGS):
-        prompt, answer = drawn_world.ask_about("nothing", drawing, random.Random(number))
+        prompt, answer = drawn_questions.ask_about("nothing", drawing, random.Random(number))
         assert answer == "nothing"
         assert not any(prompt.endswith((shape.kind, f"{shape.kind}?")) for shape in drawing.scene.shapes)
+        assert prompt != "ocr" or not drawing.scene.word
     empty = drawn_world.empty_drawing(3)
     assert empty.masks == () and empty.image.size == empty.size
-    assert drawn_world.answer_about_nothing("detect", random.Random(1))[1] == "nothing"
+    for task in drawn_questions.TASKS:
+        prompt, answer = drawn_questions.ask_about(task, empty, random.Random(1))
+        assert answer == {"count": "0", "yes/no": "no"}.get(task, "nothing"), prompt
+
+
+def test_a_prompt_beside_the_known_ones_gets_the_caption():
+    for number, drawing in enumerate(DRAWINGS[:20]):
+        prompt, answer = drawn_questions.ask_about("stray", drawing, random.Random(number))
+        assert not prompt.startswith(("detect", "segment", "ocr", "answer en what color is"))
+        assert answer == drawn_questions.ask_about("caption en", drawing, random.Random(0))[1]
 
 
 def test_the_plainest_way_is_a_white_square_with_upright_shapes():
@@ -95,5 +116,28 @@ def test_a_contour_has_about_the_side_that_it_is_given(kind):
 
 
 def test_objects_of_the_world_are_boxes():
-    text = drawn_world.location_tokens((0, 0, 10, 20), (10, 20))
+    text = drawn_questions.location_tokens((0, 0, 10, 20), (10, 20))
     assert isinstance(read_object(text, (10, 20), 1023), Box) and text == "<loc0000><loc0000><loc1023><loc1023>"
+
+
+def test_the_codec_in_the_box_brings_masks_back():
+    codec = load_codec()
+    for outlined, mean, least in ((0.0, 0.95, 0.85), (1.0, 0.86, 0.7)):
+        found = evaluate_codec.judge(codec, shapes.Habits(outlined=outlined, cut=0.25), 40, 7, False)
+        scores = [score for _, score in found]
+        assert np.mean(scores) >= mean and np.percentile(scores, 5) >= least, outlined
+
+
+def test_the_pages_drawn_by_hand_are_those_of_the_script():
+    folder = golden.GOLDEN / "tiny-box" / "drawn"
+    lines = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    assert len(lines) == len(draw_by_hand.PAGES) == 20
+    for number, line in enumerate(lines):
+        image, masks = draw_by_hand.draw_page(number)
+        with Image.open(folder / line["image"]) as stored:
+            assert np.array_equal(np.asarray(stored.convert("RGB")), np.asarray(image))
+        assert line == draw_by_hand.question_of(number, line["image"], masks)
+        for thing in line.get("objects", ()):
+            left, top, right, bottom = thing["box"]
+            mask = decode_runs(thing["mask"])
+            assert mask.shape == image.size[::-1] and mask[top:bottom, left:right].sum() == mask.sum() > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from differences import central
 
+from npgemma import load_codec
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.weights import Weights
 from npgemma.checkpoints.loading import TINY
@@ -23,7 +24,7 @@ NAMES = ["text.embedded.weight", "waves.weight", "lessons.patch.weight", "lesson
 def tools():
     before, path = set(sys.modules), list(sys.path)
     sys.path.insert(0, str(TOOLS))
-    yield {name: importlib.import_module(name) for name in ("train", "fresh", "patches", "batches")}
+    yield {name: importlib.import_module(name) for name in ("train", "fresh", "patches", "batches", "drawn_world")}
     sys.path[:] = path
     for name in set(sys.modules) - before:
         if str(TOOLS) in str(getattr(sys.modules[name], "__file__", "")):
@@ -37,7 +38,7 @@ def test_gradients_of_answers_lessons_and_waves_equal_finite_differences(tools, 
     weights = {name: array.astype(np.float64) for name, array in weights.items()}
     monkeypatch.setattr(train, "model_of", lambda cfg, weights: Model(
         cfg, Weights(fresh.with_waves(weights), PRECISIONS["float64"])))
-    batch = tools["batches"].make_batch(1500, 1, 0, 1, tokenizer)
+    batch = tools["batches"].make_batch(3000, 6000, 3, 0, 1, tokenizer, load_codec())
     sums, _, _ = train.teach(weights, cfg, batch, 0.3)
     assert set(sums) == set(weights)
     # One direction through all of them at once: a wrong gradient of any shows in the slope.
@@ -57,6 +58,40 @@ def test_gradients_of_answers_lessons_and_waves_equal_finite_differences(tools, 
 
     slope = sum(np.sum(sums[name] * direction[name]) for name in NAMES)
     assert slope == pytest.approx(central(loss, 1e-4), rel=1e-6, abs=1e-10)
+
+
+def test_no_answer_is_cut_and_every_task_is_asked(tools):
+    batches, codec = tools["batches"], load_codec()
+    tokenizer = batches.load_tokenizer(TINY / "tokenizer.model")
+    asked, longest = set(), 0
+    assert [tokenizer.id_to_piece(batches.MASKS[place]) for place in (0, -1)] == ["<seg000>", "<seg127>"]
+    for step in range(4):
+        batch = batches.make_batch(5000 + step, 6000, 6, 0, 1, tokenizer, codec)
+        assert batch["pixels"].shape == (6, 64, 64, 3)
+        for lot in batch["lots"]:
+            ends = (lot["ids"] == batches.EOS).sum(1)
+            assert (ends == 1).all() and (lot["labels"].max(1) > 0).all()
+            for ids, prefix in zip(lot["ids"], lot["prefix"], strict=True):
+                asked.add((tokenizer.decode(ids[1:prefix].tolist()).split() or [""])[0])
+            longest = max(longest, lot["ids"].shape[1])
+    assert asked >= {"caption", "answer", "detect", "segment", "ocr"} and longest > 50
+
+
+def test_patches_are_told_what_lies_in_them(tools):
+    drawn, batches = tools["drawn_world"], tools["batches"]
+    for seed in range(20):
+        drawing = drawn.make_drawing(drawn.HELD_OUT + seed)
+        seen = batches.look(drawing)
+        inside = seen["inside"].reshape(8, 8, 8, 8).transpose(0, 2, 1, 3).reshape(64, 64)
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        left, top, right, bottom = np.array([shape.box for shape in drawing.scene.shapes]).T / np.array(
+            [drawing.size * 2]).T * 64
+        came = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        assert np.abs(np.array(came) - (left.min(), top.min(), right.max(), bottom.max())).max() <= 2
+        for patch in np.flatnonzero(seen["kind"] >= 0):
+            middle = (np.array([patch % 8, patch // 8] * 2) + 0.5) / 8
+            box = drawing.scene.shapes[seen["rank"][patch]].box
+            assert np.allclose((seen["box"][patch] + middle) * (drawing.size * 2), box, atol=1e-3)
 
 
 def test_a_run_in_two_parts_ends_with_the_same_bits(tools, tmp_path, monkeypatch):
@@ -90,7 +125,8 @@ def run(train, monkeypatch, words):
 
 
 def test_no_pytorch_and_no_second_model_trains_the_box():
-    for name in ("train", "fresh", "patches", "batches", "folder", "lesson", "check_lesson"):
+    for name in ("train", "fresh", "patches", "batches", "drawn_world", "drawn_questions", "folder", "lesson",
+                 "check_lesson"):
         source = (TOOLS / f"{name}.py").read_text()
         assert "torch" not in source and "transformers import" not in source, name
     assert not (TOOLS / "model.py").exists()

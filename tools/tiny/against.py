@@ -12,7 +12,7 @@ from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 from npgemma.checkpoints.loading import TINY
 
 DTYPES = {"float32": torch.float32, "bf16-hf-eager": torch.bfloat16}
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 160
 BATCH = 50
 
 

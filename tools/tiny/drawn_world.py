@@ -2,9 +2,8 @@
 
 Grounds of any colour, white first, gradients and photographs' noise; frames from 1:3 to 3:1; shapes turned, filled,
 outlined, cut by the edge, with a hand's wobble; JPEG; brightness and contrast.  A drawing follows from its seed alone;
-seeds below ``HELD_OUT`` are for training, the others for judging.  Questions are those of world.py, with boxes in this
-frame, and ``segment``; what is not in the picture gets ``nothing``.  Not supported: scenes of the model that is in the
-box now, which world.py keeps unchanged.
+seeds below ``HELD_OUT`` are for training, the others for judging.  drawn_questions.py asks about drawings.  The plain
+greys of world.py's own scenes are a part of this world, and :func:`from_world` makes drawings of them.
 """
 
 import io
@@ -14,16 +13,27 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import world
 from PIL import Image, ImageDraw, ImageFont
-from shapes import Habits, box_of, contour, fill, stroke
-from world import COLOURS, HELD_OUT, KINDS, PLURALS, Scene, Shape, ask  # noqa: F401
+from shapes import Habits, box_of, contour, fill, in_one_stroke, stroke
+from world import COLOURS, HELD_OUT, KINDS, Scene, Shape, draw, draw_shape  # noqa: F401
 
-LONG_SIDE = (96, 256)  # pixels of a picture's longer side
-LEAST, MOST = 0.13, 0.42  # of a shape's side, by the shorter side of the frame
-SMALL = 0.24  # below it a shape is small; none lies within a tenth of it
+LONG_SIDE = (96, 192)  # pixels of a picture's longer side
+SIZES = {"small": (0.15, 0.21), "large": (0.28, 0.42)}  # of a shape's side, by the shorter side of the frame
+# What the model cannot see is not drawn: the least side of a shape, and of a letter of a word, in its 64 x 64 pixels.
+SEEN, READ = 5.0, (3.4, 5.0)
+# What people call by these names, in paint programs and on the web, beside world.py's own.
+PAINTS = {
+    "red": ((255, 0, 0), (237, 28, 36), (200, 0, 0), (244, 67, 54)),
+    "green": ((0, 255, 0), (0, 128, 0), (34, 177, 76), (76, 175, 80), (0, 200, 0)),
+    "blue": ((0, 0, 255), (63, 72, 204), (0, 112, 192), (33, 150, 243), (0, 0, 160)),
+    "yellow": ((255, 255, 0), (255, 242, 0), (255, 235, 59), (255, 217, 0)),
+    "purple": ((128, 0, 128), (163, 73, 164), (160, 32, 240), (112, 48, 160)),
+    "brown": ((139, 69, 19), (101, 67, 33), (150, 75, 0), (121, 85, 72)),
+    "black": ((0, 0, 0), (0, 0, 0), (35, 35, 35)),
+    "white": ((255, 255, 255), (255, 255, 255), (240, 240, 240)),
+}
 # How far a colour must lie from what is behind it, in 0..255 of its farthest part.
 CONTRAST = 70
 PAINT = {"white": 0.45, "black": 0.08, "coloured": 0.17, "grey": 0.1, "gradient": 0.1, "photograph": 0.1}
-TASKS = (*world.TASKS, "segment", "nothing")
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ class Ways:
     ----------
     grounds : dict of str to float
         Weights of the kinds of ground.
-    frame : float
-        Longer side over the other, at most.
+    frame : float or (2)
+        Longer side over the other, at most; or width to height.
     habits : Habits
     jpeg, light : float
         How often a drawing was a JPEG, and how often it is brighter or darker, by up to ``brighter`` of 255.
@@ -63,8 +73,8 @@ class Ways:
     """
 
     grounds: dict = field(default_factory=lambda: dict(PAINT))
-    frame: float = 3.0
-    habits: Habits = Habits(stretch=1.25, outlined=0.25, cut=0.08)
+    frame: float | tuple[int, int] = 3.0
+    habits: Habits = Habits(stretch=1.25, outlined=0.25, cut=0.08, loose=0.6)
     jpeg: float = 0.3
     light: float = 0.4
     brighter: int = 60
@@ -97,8 +107,10 @@ def make_drawing(seed, ways=Ways(), counts=(1, 1, 1, 1, 1), words=0.3):
 
 
 def make_frame(rng, most):
-    """Width and height: a third are square, the others anything up to ``most`` to 1, either way."""
+    """Width and height: a third are square, the others anything up to ``most`` to 1, either way; or just ``most``."""
     long = rng.randint(*LONG_SIDE)
+    if isinstance(most, tuple):
+        return tuple(round(long * side / max(most)) for side in most)
     if most == 1 or rng.random() < 1 / 3:
         return long, long
     short = max(32, round(long / most ** rng.random()))
@@ -133,40 +145,52 @@ def place_shapes(rng, count, size, ground, habits):
     """So many (shape, painted pixels, mask, outlined), or None if this try ran out of room."""
     placed = []
     for _ in range(60):
-        one = random_shape(rng, size, ground, habits)
-        if one is not None and all(go_together(one[0], other[0], size) for other in placed):
+        one = random_shape(rng, size, ground, habits, [other for other, _, _, _ in placed])
+        if one is not None:
             placed.append(one)
         if len(placed) == count:
             return placed
     return None
 
 
-def random_shape(rng, size, ground, habits):
+def random_shape(rng, size, ground, habits, others):
     """One shape somewhere: (shape, painted pixels, mask, outlined); None where it would not be seen."""
-    kind, short = rng.choice(KINDS), min(size)
-    side = short * rng.choice((rng.uniform(LEAST, SMALL * 0.9), rng.uniform(SMALL * 1.1, MOST)))
+    kind, word, outlined = rng.choice(KINDS), rng.choice(tuple(SIZES)), rng.random() < habits.outlined
+    side = min(size) * rng.uniform(*SIZES[word])
     points = contour(kind, rng, habits) * side
+    points = points + np.array(away(points, size, rng, habits.cut))
+    ends = np.clip([points.min(0), points.max(0)], 0, size)
+    colour, ink = an_ink(rng)
+    about = Shape(kind, colour, word, tuple(int(edge) for edge in ends.reshape(4)), ink)
+    seen = np.min((ends[1] - ends[0]) / size) * 64  # before anything is drawn, which takes longer
+    if seen < SEEN + 2 * outlined or not all(go_together(about, other, size) for other in others):
+        return None
+    inside = line = fill(points, size)
+    if outlined:
+        along = in_one_stroke(points) if kind == "star" and rng.random() < 0.3 else points
+        line = stroke(along, size, max(max(size) / 50, side * rng.uniform(0.07, 0.18)))
+    mask = inside | line
+    if not line.any() or np.abs(ground[line].mean(0) - np.array(ink)).max() < CONTRAST:
+        return None  # what cannot be seen is not asked for
+    return replace(about, box=box_of(mask)), line, mask, outlined
+
+
+def away(points, size, rng, cut):
+    """Where a shape is moved to: inside the picture, or now and then over its edge by up to a quarter."""
     low, high = points.min(0), points.max(0)
-    away = [rng.uniform(1 - one, max(1 - one, edge - 1 - two)) for one, two, edge in zip(low, high, size, strict=True)]
-    if rng.random() < habits.cut:
+    where = [rng.uniform(1 - one, max(1 - one, edge - 1 - two)) for one, two, edge in zip(low, high, size, strict=True)]
+    if rng.random() < cut:
         axis = rng.randrange(2)
         over = rng.uniform(0.05, 0.25) * (high - low)[axis]
-        away[axis] = -low[axis] - over if rng.random() < 0.5 else size[axis] - high[axis] + over
-    points = points + np.array(away)
-    inside = fill(points, size)
-    outlined = rng.random() < habits.outlined
-    line = stroke(points, size, max(2.0, side * rng.uniform(0.08, 0.16))) if outlined else inside
-    mask = inside | line
-    box = box_of(mask)
-    if box is None or min(box[2] - box[0], box[3] - box[1]) < 6:
-        return None
+        where[axis] = -low[axis] - over if rng.random() < 0.5 else size[axis] - high[axis] + over
+    return where
+
+
+def an_ink(rng):
+    """A colour's name, and one that people call so."""
     colour = rng.choice(tuple(COLOURS))
-    ink = tuple(min(255, max(0, part + rng.randint(-12, 12))) for part in COLOURS[colour])
-    behind = ground[line].astype(float).mean(0)
-    if np.abs(behind - np.array(ink)).max() < CONTRAST:
-        return None  # what cannot be seen is not asked for
-    shape = Shape(kind, colour, "small" if side < SMALL * short else "large", box, ink)
-    return shape, line, mask, outlined
+    paint = COLOURS[colour] if rng.random() < 0.4 else rng.choice(PAINTS[colour])
+    return colour, tuple(min(255, max(0, part + rng.randint(-12, 12))) for part in paint)
 
 
 def go_together(one, two, size):
@@ -184,19 +208,20 @@ def write_word(rng, image, masks, often):
     if rng.random() >= often:
         return nothing
     width, height = image.size
-    word, tall = world._word(rng), round(min(image.size) * rng.uniform(0.16, 0.24))
+    word, tall = world._word(rng), round(min(image.size) * rng.uniform(0.16, 0.25))
     font = ImageFont.load_default(max(12, tall))
     canvas = ImageDraw.Draw(image)
     left, top, right, bottom = (int(edge) for edge in canvas.textbbox((0, 0), word, font))
     wide, high = right - left + 4, bottom - top + 4
-    if wide >= width - 4 or high >= height - 4:
+    letter = wide / len(word) / width * 64, high / height * 64
+    if wide >= width - 4 or high >= height - 4 or letter[0] < READ[0] or letter[1] < READ[1]:
         return nothing
     taken = np.any(masks, axis=0)
     for _ in range(20):
         x, y = rng.randint(2, width - wide - 2), rng.randint(2, height - high - 2)
-        behind = np.asarray(image)[y : y + high, x : x + wide].astype(float)
         if not taken[y : y + high, x : x + wide].any():
-            ink = (10, 10, 10) if behind.mean() > 127 else (250, 250, 250)
+            behind = np.asarray(image.crop((x, y, x + wide, y + high))).mean()
+            ink = rng.choice([dark for dark in ((10, 10, 10), (250, 250, 250)) if abs(dark[0] - behind) > CONTRAST])
             canvas.text((x + 2 - left, y + 2 - top), word, ink, font)
             return word, (x, y, x + wide, y + high), ink
     return nothing
@@ -215,102 +240,27 @@ def photographed(image, rng, ways):
     return drawn
 
 
-# Questions. Each takes a drawing and a random generator and gives (prompt, answer), or None if there is none.
-
-
-def ask_about(task, drawing, rng, codes=None):
-    """A question of a task about a drawing.
-
-    ``codes`` gives the sixteen codes of a mask and its box, as ``npgemma.encode_mask`` does with a codec.
-    """
-    if task == "detect":
-        return detect(drawing, rng)
-    if task == "segment":
-        return segment(drawing, rng, codes)
-    if task == "nothing":
-        return nothing(drawing, rng)
-    return ask(task, drawing.scene, rng)
-
-
-def location_tokens(box, size):
-    """``<loc>`` of top, left, bottom and right."""
-    left, top, right, bottom = box
-    edges = (top / size[1], left / size[0], bottom / size[1], right / size[0])
-    return "".join(f"<loc{round(edge * 1023):04d}>" for edge in edges)
-
-
-def wanted_of(drawing, rng):
-    """One to three kinds to look for, now and then with a colour; some are there, and few are not."""
-    there = sorted({shape.kind for shape in drawing.scene.shapes})
-    wanted = [(None, kind) for kind in rng.sample(there, rng.randint(1, min(3, len(there))))]
-    absent = [kind for kind in KINDS if kind not in there]
-    if absent and len(wanted) < 3 and rng.random() < 0.15:
-        wanted.append((None, rng.choice(absent)))
-    if rng.random() < 0.3:
-        shape = rng.choice(drawing.scene.shapes)
-        wanted = [(shape.colour, shape.kind), *[one for one in wanted if one[1] != shape.kind]]
-    return wanted
-
-
-def named(colour, kind):
-    """``red star``, or ``star``."""
-    return f"{colour} {kind}" if colour else kind
-
-
-def found_of(drawing, wanted):
-    """Which shapes are wanted, from left to right: (place, name)."""
-    return [(place, named(colour, kind)) for place, shape in enumerate(drawing.scene.shapes) for colour, kind in wanted
-            if shape.kind == kind and colour in (None, shape.colour)]
-
-
-def detect(drawing, rng):
-    """Boxes of what is asked for."""
-    wanted = wanted_of(drawing, rng)
-    shapes = drawing.scene.shapes
-    found = [f"{location_tokens(shapes[place].box, drawing.size)} {name}" for place, name in found_of(drawing, wanted)]
-    return f"detect {' ; '.join(named(*one) for one in wanted)}", " ; ".join(found) or "nothing"
-
-
-def segment(drawing, rng, codes):
-    """Boxes and masks of what is asked for."""
-    wanted, answers = wanted_of(drawing, rng)[:2], []
-    for place, name in found_of(drawing, wanted):
-        box = drawing.scene.shapes[place].box
-        tokens = "".join(f"<seg{code:03d}>" for code in codes(drawing.masks[place], box))
-        answers.append(f"{location_tokens(box, drawing.size)}{tokens} {name}")
-    return f"segment {' ; '.join(named(*one) for one in wanted)}", " ; ".join(answers) or "nothing"
-
-
-def nothing(drawing, rng):
-    """A question about what is not there: the answer is ``nothing``, or none at all."""
-    there = {shape.kind for shape in drawing.scene.shapes}
-    absent = [kind for kind in KINDS if kind not in there]
-    other = ("cat", "dog", "house", "tree", "car", "person", "sun", "hat")
-    kind = rng.choice(absent) if absent and rng.random() < 0.5 else rng.choice(other)
-    prompt = rng.choice((f"detect {kind}", f"segment {kind}", f"answer en what color is the {kind}?"))
-    return prompt, "nothing"
-
-
 def empty_drawing(seed, ways=Ways()):
-    """A picture without any known thing, about which every question is answered ``nothing``."""
+    """A picture without any known thing: a bare ground, or one with a few open lines."""
     rng = random.Random(seed)
     ground = rng.choices(tuple(ways.grounds), tuple(ways.grounds.values()))[0]
     size = make_frame(rng, ways.frame)
-    image = photographed(Image.fromarray(make_ground(ground, size, rng).astype(np.uint8)), rng, ways)
+    image = Image.fromarray(make_ground(ground, size, rng).astype(np.uint8))
+    for _ in range(rng.choice((0, 0, 1, 2, 4))):
+        ends = [(rng.uniform(0, size[0]), rng.uniform(0, size[1])) for _ in range(rng.randint(2, 4))]
+        ImageDraw.Draw(image).line(ends, an_ink(rng)[1], rng.randint(1, 6), joint="curve")
+    image = photographed(image, rng, ways)
     return Drawing(seed, image, Scene(seed, (), (), "", (0, 0, 0, 0), (0, 0, 0), ground, ((0,) * 3,) * 2), (), ground)
 
 
-def answer_about_nothing(task, rng):
-    """A question about an empty drawing, by its task."""
-    kind = rng.choice(KINDS)
-    prompts = {
-        "caption en": "caption en", "caption de": "caption de", "count": f"answer en how many {PLURALS[kind]}?",
-        "colour": f"answer en what color is the {kind}?", "beside": f"answer en what is left of the {kind}?",
-        "yes/no": f"answer en is there a {kind}?", "detect": f"detect {kind}", "segment": f"segment {kind}",
-        "ocr": "ocr",
-    }
-    known = {"count": "0", "yes/no": "no", "caption de": "nichts"}
-    return prompts[task], known.get(task, "nothing")
+def from_world(scene):
+    """A drawing of one of world.py's scenes."""
+    masks = []
+    for shape in scene.shapes:
+        image = Image.new("L", (world.SIDE, world.SIDE), 0)
+        draw_shape(ImageDraw.Draw(image), shape.kind, shape.box, 255)
+        masks.append(np.asarray(image) > 0)
+    return Drawing(scene.seed, draw(scene), scene, tuple(masks), scene.background, (False,) * len(masks))
 
 
 def only(ways=Ways(), **changes):

@@ -1,56 +1,37 @@
-"""Judge the model in the box on held-out scenes: ``python tools/tiny/evaluate.py --seed 0 --scenes 1000``.
+"""Judge the model in the box on held-out pictures: ``python tools/tiny/evaluate.py --seed 0 --scenes 1000``.
 
-Every task gets as many scenes as can bear its question, answered greedily by npgemma. An answer is right if it equals
-the expected one; boxes are right if every object is found with an IoU above 0.5 and nothing else is.
-``--against`` also compares token ids with transformers (which needs PyTorch), answer by answer.
+Every task gets so many pictures under each condition (conditions.py), answered greedily by npgemma. An answer is right
+if it equals the expected one; boxes and masks are right if every object is found with an IoU above 0.5, boxes by boxes
+and masks by masks in the picture's own pixels, and nothing else is. Then come the twenty pictures of
+golden/tiny-box/drawn, and what the confidence of boxes is worth. ``--against`` also compares token ids with
+transformers (which needs PyTorch), answer by answer.
 """
 
 import argparse
-import random
+import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
 
-from world import HELD_OUT, SIDE, TASKS, ask, draw, make_scene  # noqa: E402
+from conditions import CONDITIONS, Question, Thing, make_questions  # noqa: E402
+from drawn_questions import TASKS  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import npgemma  # noqa: E402
 from npgemma.generation.generate import generate_batch  # noqa: E402
 from npgemma.generation.requests import Request  # noqa: E402
-from npgemma.words.locations import read_boxes  # noqa: E402
+from npgemma.places.detection import mask_iou, overlap  # noqa: E402
+from npgemma.places.evaluate import confidence_table  # noqa: E402
+from npgemma.places.run_lengths import decode_runs  # noqa: E402
 
-# The model sees pictures at half their size: four pixels are two of its own.
-SHIFT = 4
-MAX_NEW_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Question:
-    """A picture with a prompt and the answer that is right; ``shift`` is how far the scene was moved."""
-
-    seed: int
-    image: object
-    prompt: str
-    wanted: str
-    shift: tuple[int, int]
-
-
-def make_questions(task, seed, scenes, shifted=False):
-    """The questions of a task: the same scenes for a seed whether shifted or not."""
-    questions, number = [], HELD_OUT * (1 + seed)
-    while len(questions) < scenes:
-        scene = make_scene(number)
-        found = ask(task, scene, random.Random(number + 1))
-        if found:
-            rng = random.Random(number + 2)
-            shift = (rng.choice((-SHIFT, SHIFT)), rng.choice((-SHIFT, SHIFT))) if shifted else (0, 0)
-            questions.append(Question(number, draw(scene, shift), *found, shift))
-        number += 1
-    return questions
+DRAWN = ROOT / "golden" / "tiny-box" / "drawn"
+MAX_NEW_TOKENS = 160
+PARTS = (*CONDITIONS, "drawn", "confidence")
 
 
 def answer_all(model, questions, batch):
@@ -62,78 +43,121 @@ def answer_all(model, questions, batch):
     return answers
 
 
-def judge_boxes(question, text):
-    """Whether each object was found and nothing else, and the IoU of each object (0 where it was not found)."""
-    size = (SIDE, SIDE)
-    left, unread = read_boxes(text, size)
-    overlaps = []
-    for wanted in read_boxes(question.wanted, size)[0]:
-        corners = np.array(wanted.corners) + np.array(question.shift * 2)
-        scores = [iou(corners, box.corners) if box.label == wanted.label else 0.0 for box in left]
-        best = max(range(len(left)), key=scores.__getitem__, default=None)
-        overlaps.append(scores[best] if left else 0.0)
+def judge_places(model, codec, question, answer):
+    """Whether each object was found and nothing else, and the IoU of each object, 0 where it was not found."""
+    places, unread = npgemma.locate(model, answer, question.image, codec)
+    masked, overlaps = question.prompt.startswith("segment"), []
+    for thing in question.things:
+        scores = [score_of(place, thing, masked) for place in places]
+        best = max(range(len(places)), key=scores.__getitem__, default=None)
+        overlaps.append(0.0 if best is None else scores[best])
         if overlaps[-1] > 0.5:
-            left.pop(best)
-    return not left and not unread and all(score > 0.5 for score in overlaps), overlaps
+            places.pop(best)
+    return not places and not unread and all(score > 0.5 for score in overlaps), overlaps
 
 
-def iou(one, two):
-    """Area that two boxes share, over the area that they cover."""
-    width = min(one[2], two[2]) - max(one[0], two[0])
-    height = min(one[3], two[3]) - max(one[1], two[1])
-    shared = max(0.0, width) * max(0.0, height)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, two)]
-    return shared / (sum(areas) - shared)
+def score_of(place, thing, masked):
+    """The IoU of a place with a thing, 0 under another name."""
+    if place.box.label != thing.label:
+        return 0.0
+    if not masked:
+        return overlap(place.box.corners, thing.box)
+    return 0.0 if place.mask is None else mask_iou(place.mask, thing.mask)
 
 
-def figures(task, questions, answers):
-    """The part of right answers, and for boxes the mean IoU over all objects."""
-    if task != "detect":
-        return np.mean([answer.text == one.wanted for one, answer in zip(questions, answers, strict=True)]), None
-    judged = [judge_boxes(one, answer.text) for one, answer in zip(questions, answers, strict=True)]
-    return np.mean([right for right, _ in judged]), np.mean(np.concatenate([overlaps for _, overlaps in judged]))
+def judge(model, codec, questions, answers):
+    """Which answers are right, and the IoU of all objects."""
+    right, overlaps = [], []
+    for question, answer in zip(questions, answers, strict=True):
+        if question.things:
+            fits, scores = judge_places(model, codec, question, answer)
+            overlaps += scores
+        else:
+            fits = answer.text == question.wanted
+        right.append(fits)
+    return right, overlaps
 
 
-def show_wrong(task, questions, answers, most):
+def figures(right, overlaps):
+    """A line: the part of right answers, and for boxes and masks the mean IoU over all objects."""
+    line = f"right {100 * np.mean(right):5.1f} %"
+    if overlaps:
+        line += f"  mean IoU {np.mean(overlaps):.3f}, above 0.5 {100 * np.mean(np.array(overlaps) > 0.5):.1f} %"
+    return line
+
+
+def show_wrong(questions, answers, right, most):
     """Print some wrong answers beside the right ones."""
-    for one, answer in zip(questions, answers, strict=True):
-        wrong = not judge_boxes(one, answer.text)[0] if task == "detect" else answer.text != one.wanted
-        if wrong and most > 0:
-            print(f"    seed {one.seed}: {one.prompt!r} wants {one.wanted!r}, came {answer.text!r}")
-            most -= 1
+    wrong = [(one, answer) for one, answer, fits in zip(questions, answers, right, strict=True) if not fits]
+    for one, answer in wrong[:most]:
+        print(f"    seed {one.seed}: {one.prompt!r} wants {one.wanted!r}, came {answer.text!r}")
 
 
-def main():
+def hand_drawn():
+    """The questions about the pictures of draw_by_hand.py."""
+    questions = []
+    for line in (DRAWN / "questions.jsonl").read_text().splitlines():
+        asked = json.loads(line)
+        things = tuple(Thing(one["label"], one["box"], decode_runs(one["mask"])) for one in asked.get("objects", ()))
+        image = Image.open(DRAWN / asked["image"]).convert("RGB")
+        questions.append(Question(int(asked["image"][:2]), image, asked["prompt"], asked.get("answer", ""), things))
+    return questions
+
+
+def confidence_lines(model, codec, questions, answers):
+    """Answers with boxes as ``npgemma generate --json`` gives them, beside what is right."""
+    for question, answer in zip(questions, answers, strict=True):
+        places, _ = npgemma.locate(model, answer, question.image, codec)
+        boxes = [{"label": one.box.label, "box": list(one.box.corners), "confidence": one.confidence} for one in places]
+        objects = [{"label": one.label, "box": list(one.box)} for one in question.things]
+        yield {"text": answer.text, "boxes": boxes, "objects": objects, "size": list(question.image.size)}
+
+
+def confidence(model, codec, options):
+    """Print the reliability table of boxes."""
+    questions = make_questions("detect", "anything", options.seed, options.scenes)
+    answers = answer_all(model, questions, options.batch)
+    print("confidence of boxes, what the model says and how often the box has an IoU of 0.5:")
+    for count, said, right in confidence_table(list(confidence_lines(model, codec, questions, answers))):
+        print(f"    {count:6}  says {said:.3f}  right {right:.3f}" if count else "         0")
+
+
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", metavar="FOLDER", help="the model in the box if left out")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the scenes; training never sees any of them")
-    parser.add_argument("--scenes", type=int, default=1000, help="of each task")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--no-shifts", action="store_true", help="do not ask again with everything moved")
+    parser.add_argument("--codec", metavar="FILE|FOLDER", help="of masks; the model's own if left out")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the pictures; training never sees any of them")
+    parser.add_argument("--scenes", type=int, default=1000, help="of each task under each condition")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS[:-1])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="conditions")
     parser.add_argument("--precision", default="float32", help="a recipe of npgemma, such as bf16-hf-eager")
     parser.add_argument("--against", choices=("transformers",), help="compare token ids")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--wrong", type=int, default=0, metavar="N", help="show so many wrong answers of each task")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
     model = npgemma.load(options.model, precision=options.precision)
+    codec = npgemma.load_codec(options.codec or options.model)
     if options.against:
         from against import compare, load_reference
 
         reference = load_reference(options.model, options.precision)
-    for task in options.tasks:
-        began = time.time()
-        questions = make_questions(task, options.seed, options.scenes)
-        answers = answer_all(model, questions, options.batch)
-        right, overlap = figures(task, questions, answers)
-        line = f"{task:10}  right {100 * right:5.1f} %" + ("" if overlap is None else f"  mean IoU {overlap:.3f}")
-        if not options.no_shifts:
-            moved = make_questions(task, options.seed, options.scenes, shifted=True)
-            right, overlap = figures(task, moved, answer_all(model, moved, options.batch))
-            line += f"  moved {100 * right:5.1f} %" + ("" if overlap is None else f"  mean IoU {overlap:.3f}")
-        print(f"{line}  ({time.time() - began:.0f} s)", flush=True)
-        show_wrong(task, questions, answers, options.wrong)
-        if options.against:
-            compare(reference, questions, answers)
+    for condition in [one for one in options.only if one != "confidence"]:
+        for task in options.tasks if condition in CONDITIONS else ("all",):
+            began = time.time()
+            known = condition in CONDITIONS
+            questions = make_questions(task, condition, options.seed, options.scenes) if known else hand_drawn()
+            answers = answer_all(model, questions, options.batch)
+            right, overlaps = judge(model, codec, questions, answers)
+            print(f"{condition:9} {task:10}  {figures(right, overlaps)}  ({time.time() - began:.0f} s)", flush=True)
+            show_wrong(questions, answers, right, options.wrong)
+            if options.against:
+                compare(reference, questions, answers)
+    if "confidence" in options.only:
+        confidence(model, codec, options)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ TOKENIZER = {
     "clean_up_tokenization_spaces": False,
     "eos_token": "<eos>",
     "extra_special_tokens": {"image_token": "<image>"},
-    "model_max_length": 192,
+    "model_max_length": 256,
     "pad_token": "<pad>",
     "processor_class": "PaliGemmaProcessor",
     "tokenizer_class": "GemmaTokenizer",

@@ -11,12 +11,13 @@ from npgemma.learn.losses import cross_entropy_plain
 LESSONS = {"kind": 5, "colour": 8, "size": 2, "rank": 5, "left": 36, "right": 36, "left_place": 4, "right_place": 4}
 PATCH, COUNTS = "lessons.patch.weight", "lessons.counts.weight"
 KINDS, MOST = 5, 6  # kinds of shape, and how many numbers of each there can be
+PIXELS = 64  # of a patch
 
 
 def fresh_heads(width, seed):
     """The heads, float32."""
     rng = np.random.default_rng([seed, 1])
-    outputs = sum(LESSONS.values()) + len(LESSONS) + 4
+    outputs = sum(LESSONS.values()) + len(LESSONS) + 4 + PIXELS
     shapes = {PATCH: (outputs, width), COUNTS: (KINDS * MOST, width)}
     return {name: (rng.standard_normal(shape) * width**-0.5).astype(np.float32) for name, shape in shapes.items()}
 
@@ -59,9 +60,10 @@ def lesson(weights, patches, batch):
         one, d_outputs[..., part] = cross_entropy_plain(outputs[..., part], batch[name] + 1, weights_of(name, batch))
         loss, start = loss + one, start + classes + 1
     shown = (batch["kind"] >= 0) / max(np.sum(batch["kind"] >= 0), 1)
-    away = outputs[..., start:] - batch["box"] * 8
+    away = outputs[..., start : start + 4] - batch["box"] * 8
     loss += float(np.sum(np.mean(np.abs(away), axis=-1) * shown))
-    d_outputs[..., start:] = np.sign(away) * shown[..., None] / 4
+    d_outputs[..., start : start + 4] = np.sign(away) * shown[..., None] / 4
+    inside, d_outputs[..., start + 4 :] = which_are_inside(outputs[..., start + 4 :], batch["inside"])
     middle = np.mean(patches, axis=1)
     counts = (middle @ weights[COUNTS].T).reshape(len(middle), KINDS, MOST)
     weight = np.full(batch["counts"].shape, 0.2 / batch["counts"].size)
@@ -69,6 +71,12 @@ def lesson(weights, patches, batch):
     d_counts = d_counts.reshape(len(middle), -1)
     d_patches = d_outputs @ weights[PATCH] + (d_counts @ weights[COUNTS])[:, None] / patches.shape[1]
     flat = d_outputs.reshape(-1, d_outputs.shape[-1])
-    return loss + counted, d_patches, {
+    return loss + inside + counted, d_patches, {
         PATCH: flat.T @ patches.reshape(len(flat), -1), COUNTS: d_counts.T @ middle,
     }
+
+
+def which_are_inside(outputs, inside):
+    """How badly the pixels of each patch are told to lie in a shape or not, (B, P, 64), and its gradient."""
+    surprise = np.logaddexp(0.0, np.where(inside, -outputs, outputs))
+    return float(np.mean(surprise)), (1.0 / (1.0 + np.exp(-outputs)) - inside) / surprise.size

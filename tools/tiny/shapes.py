@@ -28,6 +28,8 @@ class Habits:
         Of a hand, as a part of the shape's size.
     outlined, cut : float
         How often a shape is a stroke only; how often the picture's edge cuts it.
+    loose : float
+        How far inner corners of stars and crosses, and tips of triangles, may lie from where they belong; up to 1.
     """
 
     turn: float = TURN
@@ -35,6 +37,7 @@ class Habits:
     wobble: float = 0.025
     outlined: float = 0.0
     cut: float = 0.0
+    loose: float = 0.0
 
 
 def contour(kind, rng, habits):
@@ -44,7 +47,7 @@ def contour(kind, rng, habits):
         angle = np.linspace(0, 2 * math.pi, 60, endpoint=False)
         points = 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)
     else:
-        ends = np.array(corners, float) - 0.5
+        ends = loosened(kind, np.array(corners, float) - 0.5, rng, habits.loose)
         along = np.linspace(0, 1, STEPS, endpoint=False)[:, None]
         after = np.roll(ends, -1, 0)
         points = np.concatenate([one + (two - one) * along for one, two in zip(ends, after, strict=True)])
@@ -53,6 +56,26 @@ def contour(kind, rng, habits):
     turn = math.radians(rng.uniform(-habits.turn, habits.turn))
     points = points @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     return points + shake(len(points), rng, habits.wobble * rng.random())
+
+
+def loosened(kind, ends, rng, loose):
+    """The corners of a shape, some of them moved: thin and thick arms, sharp and blunt stars, leaning triangles."""
+    if not loose:
+        return ends
+    factor = 1 + loose * rng.uniform(-1.1 if kind == "cross" else -0.5, 0.25)
+    if kind == "cross":  # often two thin strokes
+        return np.where(np.abs(ends) < 0.4, ends * factor, ends)
+    if kind == "star":
+        middle = ends[::2].mean(0)
+        return np.where(np.arange(len(ends))[:, None] % 2, middle + (ends - middle) * factor, ends)
+    if kind == "triangle":
+        return ends + np.array([[loose * rng.uniform(-0.25, 0.25), 0], [0, 0], [0, 0]])
+    return ends
+
+
+def in_one_stroke(points):
+    """The line along which people draw a star without lifting the pen, from its contour."""
+    return points[:: 2 * STEPS][[0, 2, 4, 1, 3]]
 
 
 def shake(count, rng, size):

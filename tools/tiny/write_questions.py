@@ -17,6 +17,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+import drawn_questions  # noqa: E402
 import drawn_world  # noqa: E402
 import world  # noqa: E402
 from world import HELD_OUT  # noqa: E402
@@ -34,7 +35,7 @@ def from_world(seed, task):
 def from_drawings(seed, task):
     """The same of one drawing; codes are left out of what is right, its masks say more."""
     drawing = drawn_world.make_drawing(seed)
-    question = drawn_world.ask_about(task, drawing, random.Random(seed + 1), lambda mask, box: ())
+    question = drawn_questions.ask_about(task, drawing, random.Random(seed + 1), lambda mask, box: ())
     return drawing.image, list(zip(drawing.scene.shapes, drawing.masks, strict=True)), question
 
 
@@ -53,7 +54,7 @@ def right(task, answer, size, masks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", nargs="+", choices=drawn_world.TASKS, default=["detect"])
+    parser.add_argument("--tasks", nargs="+", choices=drawn_questions.TASKS, default=["detect"])
     parser.add_argument("--scenes", type=int, default=1000, help="of each task")
     parser.add_argument("--seed", type=int, default=0, help="chooses the scenes; training never sees any of them")
     parser.add_argument("--drawn", action="store_true", help="as people draw")
