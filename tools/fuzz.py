@@ -5,7 +5,7 @@
     python tools/fuzz.py --list
 
 A case is one file of a kind, made from a valid one by a few mutations: of its bytes, or of what it consists of, under
-lengths and checksums that fit.  It may take 2 seconds, and 1.5 times the file's size, its decoded pixels and 64 MB of
+lengths and checksums that fit.  It may take 2 seconds, and 64 MB and 1.5 times the file's size and its decoded pixels of
 memory.  What it finds is written to ``tests/found``, where ``tests/test_found.py`` reads it again.
 """
 
@@ -89,7 +89,7 @@ def judged(target, folder, data):
     took, grown = time.process_time() - started, peak() - before
     if not problem and took > SECONDS:
         how, problem = "finding: slow", f"took {took:.1f} s"
-    if not problem and grown > MEMORY + 1.5 * len(data) + (4 * PIXELS if target is TARGETS["pictures"] else 0):
+    if not problem and grown > MEMORY + 1.5 * (len(data) + (4 * PIXELS if target is TARGETS["pictures"] else 0)):
         how, problem = "finding: memory", f"took {grown / 1e6:.0f} MB"
     return how, problem
 

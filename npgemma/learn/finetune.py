@@ -189,12 +189,16 @@ def take_step(
         tell(number / len(parts))
         loss += teach(current, part, sums, 1 / count, rerun=bool(course.lora))
     gradients, norm = schedules.clip(sums, course.clip)
+    state = f"the state in {out} is that of an earlier step" if is_there(out / STATE) else "nothing was saved yet"
     if not np.isfinite(loss) or not np.isfinite(norm):
         first = first_fault(current, parts, sums)
-        state = f"the state in {out} is that of an earlier step" if is_there(out / STATE) else "nothing was saved yet"
         raise InputError(f"step {learner.step + 1}: the loss is {loss:g}, {first}; {state}; lower the learning rate")
     rate = course.rate * schedules.SCHEDULES[course.schedule](learner.step, course.steps, course.warm_up)
-    learner.learn(gradients, rate)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for in the next line
+        learner.learn(gradients, rate)
+    lost = next((name for name, weight in learner.weights.items() if not np.all(np.isfinite(weight))), None)
+    if lost is not None:
+        raise InputError(f"step {learner.step}: {lost} became NaN or infinite; {state}; lower the learning rate")
     return loss, norm, rate
 
 

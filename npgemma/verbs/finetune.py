@@ -59,6 +59,8 @@ def add(subparsers) -> None:
     group.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="save and judge (default: 100)")
     add_model_options(parser)
 
+MOST = 65_536  # examples a step
+
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, learn, write what was learnt, and return the exit code."""
@@ -92,6 +94,8 @@ def course_of(args: argparse.Namespace) -> Course:
     for name in ("steps", "batch", "micro", "every", "save_every"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')}: came as {getattr(args, name)}; want 1 or more")
+    if args.batch > MOST:
+        raise InputError(f"--batch: came as {args.batch}; want at most {MOST:,}")
     rate = (1e-3 if args.lora else 1e-5) if args.rate is None else args.rate
     for name, value in (("rate", rate), ("clip", args.clip), ("alpha", args.alpha)):
         if not 0.0 < value < float("inf"):

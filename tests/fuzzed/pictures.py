@@ -16,7 +16,8 @@ from npgemma.files.image_settings import ImageSettings, read_settings
 def run_preprocessor(folder, data):
     (folder / "preprocessor_config.json").write_bytes(data)
     settings = read_settings(folder)
-    pixels, _ = load_pixels([np.zeros((2, 3, 3), np.uint8)], settings.size or 8, settings)
+    # A size that is not the model's is refused before a picture is read.
+    pixels, _ = load_pixels([np.zeros((2, 3, 3), np.uint8)], min(settings.size or 8, 64), settings)
     assert pixels.dtype == np.float32 and pixels.ndim == 4
 
 

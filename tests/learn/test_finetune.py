@@ -140,6 +140,13 @@ def test_a_loss_that_is_no_number_names_step_and_tensor_and_the_last_state_stays
     assert (tmp_path / STATE).read_bytes() == before
 
 
+def test_a_rate_that_makes_weights_infinite_writes_nothing(model, examples, tmp_path):
+    course = dataclasses.replace(SHORT, rate=1e300, steps=1, warm_up=0)
+    with pytest.raises(InputError, match="step 1: text.* became NaN or infinite; nothing was saved yet; lower the"):
+        finetune(model, examples, [], course, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_one_line_and_the_last_state_stays(model, examples, tmp_path, monkeypatch):
     from npgemma.files import writer
 

@@ -78,6 +78,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bits(tmp_path):
         (["--lora", "2", "--on", "text.*.attn_norm"], "text.blocks.0.attn_norm is no matrix of a product"),
         (["--freeze", "*"], "leaves no weight to train"),
         (["--steps", "0"], "--steps: came as 0; want 1 or more"),
+        (["--batch", "99999999999999"], "--batch: came as 99999999999999; want at most 65,536"),
         (["--rate", "nan"], "--rate: came as nan; want a number above 0"),
         (["--lora", "-1"], "--lora: came as -1; want 0 or more"),
         (["--held-out", "5"], "came as 5 of 5 examples"),
