@@ -5,8 +5,8 @@
     python tools/fuzz.py --list
 
 A case is one file of a kind, made from a valid one by a few mutations: of its bytes, or of what it consists of, under
-lengths and checksums that fit.  It may take 2 seconds, and 64 MB and 1.5 times the file's size and its decoded pixels of
-memory.  What it finds is written to ``tests/found``, where ``tests/test_found.py`` reads it again.
+lengths and checksums that fit.  It may take 2 seconds, and 64 MB beside 1.5 times the file's size and its decoded
+pixels.  What it finds is written to ``tests/found``, where ``tests/test_found.py`` reads it again.
 """
 
 import argparse

@@ -21,6 +21,8 @@ from npgemma.learn.optimisers import Settings
 from npgemma.learn.schedules import SCHEDULES
 from npgemma.verbs.options import add_model_options, add_verb, load_model
 
+MOST = 65_536  # examples a step
+
 DESCRIPTION = """Teach a model from lines of {"image": "cat.jpg", "prefix": "caption en", "suffix": "a cat"}.
 
   npgemma finetune data.jsonl -o learnt --lora 8                      an adapter beside the decoder's matrices
@@ -58,8 +60,6 @@ def add(subparsers) -> None:
     group.add_argument("--every", type=int, default=20, metavar="STEPS", help="a line of figures (default: 20)")
     group.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="save and judge (default: 100)")
     add_model_options(parser)
-
-MOST = 65_536  # examples a step
 
 
 def run(args: argparse.Namespace) -> int:
