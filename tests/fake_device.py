@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 import types
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,23 @@ class Traffic:
 TRAFFIC = Traffic()
 
 
+HELD = set()
+
+
+def hold(host):
+    """Count an array's memory once, until its last view is gone."""
+    if host.base is None and id(host) not in HELD:
+        HELD.add(id(host))
+        weakref.finalize(host, let_go, id(host), host.nbytes).atexit = False
+        TRAFFIC.used += host.nbytes
+        TRAFFIC.peak = max(TRAFFIC.peak, TRAFFIC.used)
+
+
+def let_go(mark, nbytes):
+    HELD.discard(mark)
+    TRAFFIC.used -= nbytes
+
+
 class Here(threading.local):
     """The card that a thread computes on."""
 
@@ -72,12 +90,7 @@ class DeviceArray:
     def __init__(self, host):
         self._host = host
         self._card = HERE.number
-        self._owned = host.nbytes if host.base is None else 0
-        TRAFFIC.used += self._owned
-        TRAFFIC.peak = max(TRAFFIC.peak, TRAFFIC.used)
-
-    def __del__(self):
-        TRAFFIC.used -= getattr(self, "_owned", 0)
+        hold(host)
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)

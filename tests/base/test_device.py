@@ -118,7 +118,7 @@ def test_fetched_arrays_of_the_host_are_the_same_arrays():
 def test_the_pretended_arrays_have_nothing_that_cupys_have_not():
     own = {name for name in vars(DeviceArray) if not name.startswith("_")} - {"scalar"}
     operators = {name for name in vars(DeviceArray) if name.startswith("__")}
-    python = {"__module__", "__init__", "__del__", "__dict__", "__weakref__", "__doc__", "__qualname__",
+    python = {"__module__", "__init__", "__dict__", "__weakref__", "__doc__", "__qualname__",
               "__firstlineno__", "__static_attributes__", "__hash__"}
     assert own <= set(CUPY["array"]) and operators - python <= set(CUPY["array"])
 
