@@ -123,7 +123,7 @@ def test_a_damaged_state_is_refused(model, tmp_path, harm):
         held[name.format(first)] = array if isinstance(array, np.ndarray) else np.full_like(like, array)
     save_file(held, tmp_path / STATE, {"step": "3", "run": "mark"} | said)
     with pytest.raises(CheckpointError, match=message):
-        resume(tmp_path / STATE, fresh, "mark")
+        resume(tmp_path / STATE, fresh, "mark", np.asarray)
 
 
 def test_a_loss_that_is_no_number_names_step_and_tensor_and_the_last_state_stays(model, examples, tmp_path):
