@@ -73,7 +73,7 @@ def make_batch(step, steps, size, part, parts, tokenizer, codec):
         drawings.append(drawing)
         questions += [encode(tokenizer, place, *question) for question in questions_about(drawing, rng, codec)]
     questions.sort(key=lambda one: len(one[1]) + len(one[2]))
-    ends = [len(questions) * lot // LOTS for lot in range(LOTS + 1)]
+    ends = sorted({len(questions) * lot // LOTS for lot in range(LOTS + 1)})
     answers = [look(drawing) for drawing in drawings]
     batch = {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
     batch["pixels"] = np.stack([pixels(drawing.image) for drawing in drawings])

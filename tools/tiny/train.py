@@ -127,7 +127,7 @@ def evaluate(weights, cfg, words, count, first=HELD_OUT):
                 if question := ask_about(task, drawing, rng, lambda mask, box: encode_mask(codec, mask, box).segments):
                     lots[task].append(encode(tokenizer, place, *question))
         soft = paligemma.see(w, cfg, scaled(np.stack(pictures)))
-        for task, lot in lots.items():
+        for task, lot in [(task, lot) for task, lot in lots.items() if lot]:
             found[f"{name} {task}"], codes = right(w, cfg, soft, lot)
             if task == "segment":
                 found[f"{name} codes"] = codes
