@@ -21,7 +21,7 @@ def check(monkeypatch, capsys, tmp_path):
     import gpu_check
 
     monkeypatch.setattr(golden, "BATCHES", ("suffix",))
-    monkeypatch.setattr(golden, "PRECISIONS", ("float32",))
+    monkeypatch.setattr(golden, "PRECISIONS", ("float32", "bf16-f32-inside"))
     monkeypatch.setattr(golden, "MODELS", ("tiny-2",))
     monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
 
