@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("tests", "tools/tiny", "tools/bench", "tools/golden"))]
 
 import gpu_subjects  # noqa: E402
-from evaluate import answer_all, make_questions  # noqa: E402
+from conditions import make_questions  # noqa: E402
+from evaluate import answer_all  # noqa: E402
 from random_checkpoint import default_folder, ensure_checkpoint  # noqa: E402
 from world import TASKS  # noqa: E402
 
@@ -40,6 +41,8 @@ BOUNDS = {"float64": 1e-11, "float32": 1e-4}
 # Of PyTorch eager in the same precision, on the same card.
 SLOWER, LARGER = 1.3, 1.1
 DTYPES = ("float32", "bfloat16")
+# Of the questions to the box: pictures as it was taught, and the same moved (tools/tiny/conditions.py).
+CONDITIONS = ("known", "moved")
 
 
 class CardJudge(golden.Judge):
@@ -80,8 +83,9 @@ def box(device, answers, batch):
     """Answers of the model in the box to held-out questions, on the host and on the card: how many have other ids."""
     host, card = npgemma.load(), npgemma.load(device=device)
     asked, others, seconds = 0, [], {"host": 0.0, "card": 0.0}
-    for task in TASKS:
-        questions = make_questions(task, 0, -(-answers // len(TASKS)))[: answers - asked]
+    parts = [(task, condition) for condition in CONDITIONS for task in TASKS]
+    for task, condition in parts:
+        questions = make_questions(task, condition, 0, -(-answers // len(parts)))[: answers - asked]
         asked += len(questions)
         found = {}
         for where, model in (("host", host), ("card", card)):
