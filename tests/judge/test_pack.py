@@ -303,7 +303,7 @@ def test_the_schema_is_one_that_a_validator_takes_and_ours_reads():
     [
         ["pack", "-o", "pack.safetensors"],
         ["vectors", "--op", "gelu", "-o", "x.npz"],
-        ["feed", "text.norm", "-o", "x.npz"],
+        ["feed", "text.norm", "-o", "x.json"],
         ["faults", "relu", "-o", "x.json"],
         ["compare", "x.npz", "--junit", "x.json"],
         ["faults"],

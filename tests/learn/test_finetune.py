@@ -26,6 +26,10 @@ def examples(model, tmp_path_factory):
     return read_examples(write_lessons(tmp_path_factory.mktemp("lessons")), model)
 
 
+def quiet(part):
+    """Hears how far a step is."""
+
+
 def arrays(path):
     file = open_safetensors(path)
     return {name: np.array(file.array(name)) for name in file.tensors}
@@ -74,7 +78,7 @@ def test_a_kill_in_the_middle_of_a_step_loses_the_steps_since_the_last_state_onl
 def test_frozen_weights_stay_to_the_bit_and_the_others_move(model, examples, tmp_path):
     course = dataclasses.replace(SHORT, lora=0, steps=1, freeze=("vision.*", "text.embedded.*"))
     learner = begin(model, course)
-    take_step(model, learner, examples[:2], course, tmp_path)
+    take_step(model, learner, examples[:2], course, tmp_path, quiet)
     learnt = now(model, learner, course).weights.arrays
     for name, array in model.weights.arrays.items():
         same = np.array_equal(np.asarray(learnt[name]), np.asarray(array))
@@ -86,7 +90,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(model, examples, tmp_pat
     steps = []
     for micro in (1, 5):
         course = dataclasses.replace(SHORT, lora=lora, micro=micro, freeze=("vision.*",) if not lora else ())
-        steps.append(take_step(model, begin(model, course), examples, course, tmp_path))
+        steps.append(take_step(model, begin(model, course), examples, course, tmp_path, quiet))
     assert steps[0] == pytest.approx(steps[1], rel=1e-5)
 
 
@@ -136,7 +140,7 @@ def test_a_loss_that_is_no_number_names_step_and_tensor_and_the_last_state_stays
     with pytest.raises(InputError, match="step 3: the loss is nan, the first tensor .* is text.blocks.1.mlp.gate; the "
                                          "state in .* is that of an earlier step; lower the learning rate"):
         with np.errstate(invalid="ignore"):
-            take_step(model, learner, examples[:2], SHORT, tmp_path)
+            take_step(model, learner, examples[:2], SHORT, tmp_path, quiet)
     assert (tmp_path / STATE).read_bytes() == before
 
 
