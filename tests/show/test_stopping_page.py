@@ -38,7 +38,10 @@ def test_vs_codes_configuration_starts_the_command():
 
 
 def test_what_it_names_is_there():
-    assert "mixed = attend(q_rot," in Path(attention.__file__).read_text()
+    source = Path(attention.__file__).read_text()
+    assert "mixed = attend(q_rot," in source
+    [line] = set(re.findall(r"npgemma/attention\.py:(\d+)", PAGE))
+    assert source.splitlines()[int(line) - 1].strip().startswith("capped = ")
     assert {"do_describe", "do_mask", "do_lens"} <= set(vars(breaking.Debugger))
     for verb, option in re.findall(r"npgemma (\w+) [^`\n]*?(--[a-z-]+)", PAGE):
         assert verb in cli.VERBS and option in cli.build_parser([verb])[1][verb].format_help()
