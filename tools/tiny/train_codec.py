@@ -1,9 +1,8 @@
 """Train the mask codec of the model in the box: ``python tools/tiny/train_codec.py FOLDER`` makes it from nothing.
 
 The released codec at half width, with codes of 32 numbers: an autoencoder at first, then a start of the words by
-k-means, then words that follow the vectors by moving averages (van den Oord et al. 2017, appendix A.1); at last the
-decoder alone, for words that stand still.  State is saved in FOLDER; the same command goes on where it stopped.  At the
-end FOLDER/codec.safetensors is written, in bfloat16.
+k-means, then words that follow the vectors by moving averages (van den Oord et al. 2017, appendix A.1).  State is saved
+in FOLDER; the same command goes on where it stopped.  At the end FOLDER/codec.safetensors is written, in bfloat16.
 """
 
 import argparse
@@ -26,7 +25,7 @@ POOL, BATCH = 24_000, 32
 WARM_UP = 300  # steps without words
 DECAY = 0.99  # of the moving averages
 COMMITMENT = 0.25
-RATE, LAST_RATE = 2e-3, 1e-3
+RATE = 2e-3
 
 
 class Block(nn.Module):
@@ -116,23 +115,8 @@ def loss_of(codec, x, step):
     return F.mse_loss(painted, x) + COMMITMENT * F.mse_loss(vectors, words)
 
 
-def last_loss_of(codec, x):
-    """Mean square of what the decoder paints wrongly; what is surely inside may well be more than 1."""
-    with torch.no_grad():
-        words = codec.words[codec.nearest(codec.vectors(x))]
-    away = codec.paint(words) - x
-    return torch.where((x.abs() > 0.99) & (away * x > 0), 0.0, away).square().mean()
-
-
-def rate_of(step, steps, last):
-    """Up, constant, and down in a straight line; and down again while the decoder learns alone."""
-    if step >= steps:
-        return LAST_RATE * (1 - (step - steps) / last)
-    return RATE * min(1, (step + 1) / 50) * min(1, (1 - step / steps) / 0.6 + 0.01)
-
-
-def train(folder, steps, last, threads):
-    """Train for so many steps, and then the decoder for ``last`` steps, saving now and then."""
+def train(folder, steps, threads):
+    """Train for so many steps in all, saving now and then."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     codec = Codec().to(memory_format=torch.channels_last)  # a fifth faster
@@ -147,7 +131,7 @@ def train(folder, steps, last, threads):
     print(f"{numbers:,} numbers; from step {step}", flush=True)
     began, pool = time.process_time() - seconds, make_pool(POOL, seed=1)
     print(f"{POOL:,} masks ({time.process_time() - began:.0f} s)", flush=True)
-    while step < steps + last:
+    while step < steps:
         torch.manual_seed(step + 1)
         x = pool[torch.randint(POOL, (BATCH,))].float().div(127.5).sub(1)[:, None]
         if torch.rand(()) < 0.5:
@@ -156,13 +140,13 @@ def train(folder, steps, last, threads):
             with torch.no_grad():
                 codec.start_words(codec.vectors(pool[:2000].float().div(127.5).sub(1)[:, None]))
         for group in optimiser.param_groups:
-            group["lr"] = rate_of(step, steps, last)
-        loss = loss_of(codec, x, step) if step < steps else last_loss_of(codec, x)
-        optimiser.zero_grad()  # what gets no gradient stays as it is
+            group["lr"] = RATE * min(1, (step + 1) / 50) * min(1, (1 - step / steps) / 0.6 + 0.01)
+        loss = loss_of(codec, x, step)
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
-        if step % 200 == 0 or step == steps + last:
+        if step % 200 == 0 or step == steps:
             seconds = time.process_time() - began
             print(f"step {step:6}  loss {loss.item():.4f}  {seconds:.0f} s of a core", flush=True)
             whole = {"codec": codec.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "seconds": seconds}
@@ -182,11 +166,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=16_000)
-    parser.add_argument("--last", type=int, default=8000, help="steps of the decoder alone, after the others")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    train(options.folder, options.steps, options.last, options.threads)
+    train(options.folder, options.steps, options.threads)
 
 
 if __name__ == "__main__":
