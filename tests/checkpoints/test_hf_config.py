@@ -303,7 +303,7 @@ def test_folder_is_read_with_its_generation_config(tmp_path):
 
 
 def test_folder_without_a_config(tmp_path):
-    with pytest.raises(ConfigError, match="config.json: no such file"):
+    with pytest.raises(ConfigError, match="has no config.json; give the folder of a checkpoint"):
         read_config(tmp_path)
     with pytest.raises(ConfigError, match="is not a folder"):
         read_config(tmp_path / "nothing")

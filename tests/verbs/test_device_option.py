@@ -132,7 +132,8 @@ def test_a_folder_that_a_card_learnt_goes_on_where_it_stopped(capsys, tmp_path):
         from npgemma.learn import finetune
 
         def stops_after_one(*args):
-            return real(*args[:-1], lambda: True)
+            *before, _, progress = args
+            return real(*before, lambda: True, progress)
 
         real = finetune.finetune
         with pytest.MonkeyPatch.context() as patch:
