@@ -8,6 +8,9 @@ import threading
 
 import numpy as np
 
+# Numbers of a matrix that is widened to float64 by rows, never whole: 134 MB of them.
+LARGE = 1 << 24
+
 
 def is_stored(array) -> bool:
     """Tell whether an array is kept in 16 bits."""
@@ -17,7 +20,9 @@ def is_stored(array) -> bool:
 def widen(array):
     """Give an array as floats to compute with: bfloat16 bits and float16 become float32, others stay."""
     if array.dtype == np.uint16:
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        bits = array.astype(np.uint32)
+        bits <<= 16  # where they lie: a second copy of a large tensor is memory that a small machine has not
+        return bits.view(np.float32)
     if array.dtype == np.float16:
         return array.astype(np.float32)
     return array
@@ -53,6 +58,33 @@ def widen_into(block, bits):
     block_bits[...] = bits
     np.left_shift(block_bits, 16, out=block_bits)
     return block
+
+
+class Wide:
+    """A large matrix in float64, of which no more is widened at a time than the rows that are read.
+
+    Parameters
+    ----------
+    array : (F, D)
+        As it is stored.
+    rounded : callable, optional
+        What becomes of its rows first: a recipe's rounding of weights.
+    """
+
+    dtype, ndim = np.dtype(np.float64), 2
+
+    def __init__(self, array, rounded=widen):
+        self.array, self.rounded = array, rounded
+
+    shape = property(lambda self: self.array.shape)
+    size = property(lambda self: self.array.size)
+    T = property(lambda self: self[:].T)
+
+    def __getitem__(self, rows):
+        return widen(self.rounded(self.array[rows])).astype(np.float64)
+
+    def __array__(self, dtype=None, copy=None):
+        return self[:]
 
 
 class Scratch(threading.local):

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Control characters but tab and newline, the lines and paragraphs of Unicode, what turns the direction of writing, and
@@ -65,6 +65,25 @@ def has_colours() -> bool:
     """Tell whether standard output is a terminal with colours, and nobody forbade them (https://no-color.org)."""
     to_terminal = sys.stdout is not None and sys.stdout.isatty()
     return to_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def is_painted(choice: str = "auto") -> bool:
+    """Tell whether standard output gets colours: ``always``, ``never``, or ``auto``, a terminal that wants them.
+
+    Notes
+    -----
+    Whoever sets ``NO_COLOR``, to anything, wants none (no-color.org); a terminal called ``dumb`` knows none.
+    """
+    if choice != "auto":
+        return choice == "always"
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stdout is not None and sys.stdout.isatty()
+
+
+def say_painted(lines: Iterable[tuple[str, object]], painted: bool) -> None:
+    """Write lines to standard output, each behind the code of its colour, such as ``31;1``; the text cannot steer."""
+    for code, line in lines:
+        print(f"\x1b[{code}m{visible(line)}\x1b[0m" if painted and code else visible(line), flush=True)
 
 
 def tell(text: object) -> None:

@@ -77,6 +77,8 @@ def linear(x, weight):
     y : (T, F)
         ``x @ weight.T``.  Of up to :data:`FEW_ROWS` rows, each has the bits that it has alone.
     """
+    if isinstance(weight, half.Wide):
+        return by_dots(x, weight) if x.shape[0] <= FEW_ROWS else by_blocks(x, weight)
     if not isinstance(weight, np.ndarray):
         return on_card(x, weight)
     if x.shape[0] == 1 and cuts_evenly(weight):
