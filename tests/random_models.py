@@ -1,5 +1,7 @@
 """Small random models for tests: awkward sizes, both generations, the same numbers on every machine."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from npgemma.base.precision import PRECISIONS
@@ -32,6 +34,15 @@ PALIGEMMA_2 = Config(
 )
 
 GENERATIONS = {"paligemma-1": PALIGEMMA_1, "paligemma-2": PALIGEMMA_2}
+
+
+def as_big_vision_has_it(generation):
+    """The configuration with what is fixed in big_vision: epsilons of 1e-6, the scale of the head size, no window."""
+    cfg = GENERATIONS[generation]
+    text = replace(
+        cfg.text, norm_eps=1e-6, query_pre_attn_scalar=cfg.text.head_dim, layer_windows=(None,) * cfg.text.depth
+    )
+    return replace(cfg, vision=replace(cfg.vision, norm_eps=1e-6), text=text)
 
 
 def random_arrays(cfg, seed=0):

@@ -60,6 +60,11 @@ def widen_into(block, bits):
     return block
 
 
+def is_large(array) -> bool:
+    """Tell whether a matrix of the host's memory is too large to be widened to float64 whole."""
+    return isinstance(array, np.ndarray) and array.ndim == 2 and array.size > LARGE
+
+
 class Wide:
     """A large matrix in float64, of which no more is widened at a time than the rows that are read.
 

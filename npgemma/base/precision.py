@@ -70,7 +70,7 @@ class Precision:
         """Give a weight, as it is stored or was loaded, in the numbers that layers compute with: the one place."""
         if array.dtype in self.as_it_lies:
             return array
-        if self.dtype is np.float64 and array.ndim == 2 and array.size > half.LARGE:
+        if self.dtype is np.float64 and half.is_large(array):
             return half.Wide(array)
         return self.store(half.widen(array).astype(self.dtype, copy=False))
 

@@ -6,16 +6,20 @@ fails; what only differs as a whole follows from it.
 """
 
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 
+from npgemma import ops
 from npgemma.base.tensors import tensors
-from npgemma.judge import diagnose, gates, layout
+from npgemma.judge import diagnose, flax_names, gates, layout
 from npgemma.judge import single as one
 from npgemma.judge.rerun import GIVEN, kept_as, real_elements
 from npgemma.judge.symptoms import signal_to_noise
 
+# What stands before a name of a step's tensors; nothing before those of the prompt.
+STEP = re.compile(r"(step\.\d+\.)?")
 # Diagnoses are made for so many kinds of rows: a port that differs everywhere is not explained by more.
 MOST_DIAGNOSES = 6
 
@@ -64,20 +68,35 @@ class PortTensors:
         Whose tensors they are.
     names_map : dict of str to str
         Their names to ours, beside what the table knows.
+    prefix : str
+        What stands before the names of this call's tensors, ``step.0.``.
     """
 
-    def __init__(self, theirs, cfg, call, names_map=()):
-        self.source, self.cfg, self.call = theirs, cfg, call
-        self.table = table = tensors(cfg, call.batch, call.pictures, call.length, call.past)
-        found, self.notes = layout.known_names(theirs.readers, cfg, dict(names_map))
-        self.names = {ours: each for ours, each in found.items() if ours in table}
+    def __init__(self, theirs, cfg, call, names_map=(), prefix=""):
+        self.cfg, self.names_map = cfg, dict(names_map)
+        self.source = theirs = replace(theirs, readers=flax_names.unstacked(theirs.readers))
+        mine = {name.removeprefix(prefix): name for name in theirs.readers if STEP.match(name)[0] == prefix}
+        found, self.notes = layout.known_names(mine, cfg, self.names_map)
+        self.names = {ours: mine[each] for ours, each in found.items()}
+        self.call = call = replace(call, last_only=self.scores_last_only(call))
+        self.table = tensors(cfg, *astuple(call))
+        self.names = {ours: each for ours, each in self.names.items() if ours in self.table}
         self.unfit, self.how = {}, {}
+
+    def scores_last_only(self, call):
+        """Whether their logits are those of each row's last token."""
+        name = self.names.get("text.logits")
+        return name is not None and self.source.read(name).size == call.batch * self.cfg.text.vocab_size
 
     def __contains__(self, name):
         return name in self.names and name not in self.unfit
 
     def __getitem__(self, name):
         return self.read(name)
+
+    def let_go(self, name):
+        """Hand the memory of a tensor's file back to the system; it can be read again."""
+        self.source.let_go(self.names[name])
 
     def read(self, name):
         """The tensor as ours lies; notes how, or why it cannot be compared."""
@@ -112,19 +131,24 @@ class Comparison:
         self.attention_mask = attention_mask
         self.rows: list[Row] = []
         self.logits: dict = {}
+        self.let_go = lambda: None
         self.explained: dict = {}
 
-    def take(self, name, emulated, truth, sample=None):
-        """Compare one tensor.
+    def take(self, name, emulated, truth, sample=None, let_go=None):
+        """Compare one tensor, and let its memory go.
 
         Parameters
         ----------
         name : str
         emulated, truth : (...)
-            From a run in the recipe, and from one in float64; None where the operation alone is to be judged.
+            From a run in the recipe, and from one in float64; both None where the operation alone is to be judged, the
+            second where there was one run only.
         sample : dict, optional
             ``step`` and ``count``, where the two are samples of the flat order.
+        let_go : callable, optional
+            Hands the memory of the two back to the system; they can be read again.
         """
+        self.let_go = lambda: (self.port.let_go(name), let_go and let_go())
         row = Row(name, self.port.names.get(name, ""))
         self.rows.append(row)
         if not row.theirs:
@@ -136,9 +160,16 @@ class Comparison:
             row.status, row.message = "incomparable", self.port.unfit[name]
             return
         if emulated is not None:
-            self.judge_whole(row, theirs, emulated, truth, sample)
+            self.judge_whole(row, theirs, self.cut(name, emulated), self.cut(name, truth), sample)
         if row.status == "ok" and not self.quantised:
             self.judge_single(row, theirs)
+        self.let_go()
+
+    def cut(self, name, ours):
+        """Our tensor where they scored the last token of each row only."""
+        if ours is None or name != "text.logits" or ours.shape == self.port.table[name].shape:
+            return ours
+        return ops.last_real(ours, self.attention_mask)
 
     def judge_whole(self, row, theirs, emulated, truth, sample):
         """Judge a tensor as it came, or the sample of it that a pack holds."""
@@ -151,38 +182,36 @@ class Comparison:
 
     def judge_entire(self, row, theirs, emulated, truth, real):
         """Note how far a whole tensor is from float64, beside the emulation; refuse what is not finite."""
-        special = gates.specials(theirs, emulated) & real
-        if np.any(special):
+        verdict = self.verdict_of(row, theirs, emulated, truth, real)
+        row.entire = verdict.figures
+        if not math.isfinite(verdict.figures.get("relative", 0.0)):
+            special = gates.specials(theirs, emulated) & real
             row.status, row.message = "bad", f"{int(special.sum()):,} elements are NaN or infinite, ours are not"
             row.worst = worst_of(theirs, emulated, special)
             return
-        if theirs.dtype.kind != "f":
-            row.entire = {"share": float(np.mean((theirs == emulated)[real])) if real.any() else 1.0}
-        else:
-            floor = one.FLOORS[kept_as(self.recipe)]
-            row.entire = gates.dual_delta(theirs, truth, emulated, floor, real=real).figures
         if row.name == "text.logits" and theirs.ndim == 3:
-            self.logits = of_logits(theirs[real_rows(real)], np.asarray(truth)[real_rows(real)])
-        if self.rerun is None or row.name in GIVEN and row.name != "pixels":
-            limit = row.entire.get("ratio", 0.0 if row.entire["share"] == 1.0 else math.inf)
-            if limit > gates.RATIO_ACCEPTABLE and not self.quantised:
-                self.fail(
-                    row,
-                    theirs,
-                    emulated,
-                    real,
-                    (
-                        "differs"
-                        if theirs.dtype.kind != "f"
-                        else f"its error is {limit:.3g} times the recipe's own, want at most {gates.RATIO_ACCEPTABLE:g}"
-                    ),
-                )
+            self.logits = of_logits(theirs, emulated if truth is None else truth, real[..., 0], self.let_go)
+        only_entire = self.rerun is None or row.name in GIVEN and row.name != "pixels"
+        if only_entire and not verdict.passed and not self.quantised:
+            self.fail(row, theirs, emulated, real, verdict.message)
+
+    def verdict_of(self, row, theirs, emulated, truth, real):
+        """The judgement of a whole tensor: numbers that are counted are equal, floats have their errors."""
+        if theirs.dtype.kind != "f":
+            share = float(np.mean((theirs == emulated)[real])) if real.any() else 1.0
+            return gates.Verdict("equal", share == 1.0, "differs", {"share": share})
+        kept = kept_as(self.recipe)
+        if truth is None:
+            return gates.alone(theirs, emulated, one.BETWEEN_RUNS[kept], real, self.let_go)
+        return gates.dual_delta(theirs, truth, emulated, one.FLOORS[kept], real=real, let_go=self.let_go)
 
     def fail(self, row, theirs, want, real, message):
         """Mark a tensor as wrong; it follows from an earlier one where only whole tensors are judged."""
         before = any(each.status == "bad" for each in self.rows)
         row.status = "follows" if before and self.rerun is None else "bad"
         row.message, row.worst = message, worst_of(theirs, want, real)
+        if theirs.dtype.kind == "i":
+            row.causes = diagnose.of_given(row.name, theirs, want, real)
 
     def judge_single(self, row, theirs):
         """Make the operation again on their inputs; name the fault where it fails."""
@@ -263,16 +292,14 @@ def worst_of(theirs, want, real):
     return {"index": list(index), "theirs": their_value, "want": value, "gap": gap}
 
 
-def real_rows(real):
-    """Rows of logits that belong to real tokens."""
-    return real[..., 0]
-
-
-def of_logits(theirs, truth):
-    """What users of a quantised port ask: KL divergence, and the share of equal best tokens."""
-    ours, other = (log_softmax(np.asarray(each, dtype=np.float64)) for each in (truth, theirs))
-    divergence = np.sum(np.exp(ours) * (ours - other), axis=-1)
-    same = np.argmax(ours, axis=-1) == np.argmax(other, axis=-1)
+def of_logits(theirs, truth, real, let_go):
+    """What users of a quantised port ask: KL divergence, and the share of equal best tokens; a row at a time."""
+    divergence, same = [], []
+    for place in zip(*np.nonzero(real), strict=True):
+        ours, other = (log_softmax(each[place].astype(np.float64)) for each in (truth, theirs))
+        divergence.append(float(np.sum(np.exp(ours) * (ours - other))))
+        same.append(bool(np.argmax(ours) == np.argmax(other)))
+        let_go()
     return {
         "kl_mean": float(np.mean(divergence)),
         "kl_max": float(np.max(divergence)),

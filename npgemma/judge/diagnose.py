@@ -11,8 +11,10 @@ import numpy as np
 from npgemma.judge.fault_list import FAULTS, VARIANTS
 from npgemma.judge.near import Near
 from npgemma.judge.rerun import bounds
-from npgemma.judge.symptoms import symptoms
+from npgemma.judge.symptoms import given_wrongly, symptoms
 
+# The share of wrong elements that a fault must explain by more than noise: rounding hides most of a soft sky's resize.
+EXPLAINED = 0.2
 # What a fault of another shape, or one that the model cannot have, may raise when it is tried.
 NOT_POSSIBLE = (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError)
 
@@ -67,6 +69,11 @@ def causes(rerun, name, theirs, real):
     return [Cause(*symptom) for symptom in symptoms(rerun, name, right, theirs, real)]
 
 
+def of_given(name, theirs, want, real):
+    """What is wrong with integers that a port was to be given; empty where it is unknown."""
+    return [Cause(*symptom) for symptom in given_wrongly(name, theirs, want, real)]
+
+
 def accepted(rerun, name, theirs, real, missing, right, wrong, known):
     """The faults that fit, and tell what is wrong from what is right."""
     fits = fitting(rerun, name, theirs, real, FAULTS.values(), missing, known)
@@ -89,8 +96,8 @@ def fitting(rerun, name, theirs, real, faults, missing, known=()):
 
 
 def tells_apart(near, right, wrong):
-    """Whether a fault explains most of the wrong elements by more than its own noise."""
+    """Whether a fault, which fits all elements, explains enough of the wrong ones by more than its own noise."""
     if not isinstance(near, Near) or not isinstance(right, Near):
         return True
     explained = np.abs(near.value - right.value) > near.noise
-    return bool(np.mean(explained[wrong]) >= 0.5)
+    return bool(np.mean(explained[wrong]) >= EXPLAINED)

@@ -40,6 +40,31 @@ def strictly_before(token_types, num_queries):
     return ~(itself & (token_types != 0)[:, -num_queries:, None])
 
 
+def of_pictures(changed):
+    """Expressions and equations of both masks where pictures are told from text: ``changed(mask, pictures, T)``."""
+
+    def full(ids, types, real, num, image_token):
+        return changed(masks.prefix_lm(types, real, num), ids == image_token, num)
+
+    def sliding(ids, types, real, num, image_token, window):
+        return changed(masks.sliding_prefix_lm(types, real, num, window), ids == image_token, num)
+
+    given = "earlier(ids), earlier(token_types), earlier(attention_mask), T, image_token_id"
+    changes = {FULL: f"full_told({given})", SLIDING: f"sliding_told({given}, sliding_window)"}
+    return changes, {"full_told": full, "sliding_told": sliding}
+
+
+def text_sees_back(mask, pictures, num):
+    """Only pictures see all of the prefix."""
+    slots = np.arange(mask.shape[-1])
+    return mask & (pictures[:, -num:, None] | (slots <= slots[-num:, None]))
+
+
+def pictures_see_pictures(mask, pictures, num):
+    """Pictures see no text."""
+    return mask & (pictures[:, None] | ~pictures[:, -num:, None])
+
+
 FAULTS = [
     with_equations(
         "mask-causal",
@@ -122,6 +147,14 @@ FAULTS = [
         "the sliding window bounds the prefix on both sides",
         SLIDING,
         sliding_prefix_lm=functools.partial(slots_in_window, both_sides=True),
+    ),
+    *(
+        with_expressions(name, sentence, changes, **equations)
+        for name, sentence, (changes, equations) in (
+            ("mask-text-causal", "the prompt's text sees back only; pictures see all", of_pictures(text_sees_back)),
+            ("mask-pictures-alone", "pictures see pictures only; all of the prefix sees all of it",
+             of_pictures(pictures_see_pictures)),
+        )
     ),
     with_expressions(
         "window-on-the-other-blocks",

@@ -186,6 +186,33 @@ FAULTS = [
     ),
 ]
 
+FAULTS += [
+    with_equations(
+        "rms-norm-gain-left-out",
+        "RMSNorm's gain is left out, as if its weights had not been loaded",
+        RMS,
+        rms_norm=lambda x, weight, eps: normed(x, eps),
+    ),
+    with_equations(
+        "rms-norm-gain-of-two",
+        "RMSNorm's weights are ones, as before they are loaded, and 1 + weight is 2",
+        RMS,
+        rms_norm=lambda x, weight, eps: normed(x, eps) * 2.0,
+    ),
+    with_equations(
+        "layer-norm-weights-not-loaded",
+        "LayerNorm's gain is one and its bias zero, as before they are loaded",
+        LAYER,
+        layer_norm=lambda x, weight, bias, eps: ops.layer_norm(x, weight * 0.0 + 1.0, bias * 0.0, eps),
+    ),
+    with_equations(
+        "layer-norm-gain-left-out",
+        "LayerNorm's gain is left out",
+        LAYER,
+        layer_norm=lambda x, weight, bias, eps: ops.layer_norm(x, weight * 0.0 + 1.0, bias, eps),
+    ),
+]
+
 VARIANTS = [
     with_equations(
         "layer-norm-one-pass",

@@ -24,6 +24,12 @@ def sorted_pairs(x, cos, sin, inner):
     return np.concatenate([turned[..., 0::2], turned[..., 1::2]], axis=-1)
 
 
+def half_rotated(x, cos, sin, inner):
+    """Turns the first half of the channels, by every second angle."""
+    first, second = np.split(x, 2, axis=-1)
+    return np.concatenate([rotary.rotate(first, cos[..., ::2], sin[..., ::2], inner), second], axis=-1)
+
+
 def backwards(x, cos, sin, inner):
     """Turns the other way round."""
     return rotary.rotate(x, cos, -sin, inner)
@@ -51,6 +57,9 @@ FAULTS = [
         {"text.blocks.{n}.attn.q_rot": "q * 1.0", "text.blocks.{n}.attn.k_rot": "k * 1.0"},
     ),
     with_expressions("keys-not-rotated", "keys are not rotated", {"text.blocks.{n}.attn.k_rot": "k * 1.0"}),
+    with_expressions("queries-not-rotated", "queries are not rotated", {"text.blocks.{n}.attn.q_rot": "q * 1.0"}),
+    with_equations("rotation-of-half-a-head", "only the first half of each head's channels is rotated", ROTATED,
+                   rotate=half_rotated),
     with_equations(
         "rotation-rounded-inside",
         "the products of the rotation are rounded to bfloat16 one by one; this recipe rounds once",
@@ -82,6 +91,15 @@ FAULTS = [
         "positions are one too large",
         TABLES,
         angles=lambda positions, *rest: rotary.angles(positions + 1, *rest),
+    ),
+    *(
+        with_equations(
+            f"positions-divided-by-{factor}",
+            f"positions are divided by {factor}: linear scaling of the rotation",
+            TABLES,
+            angles=lambda positions, *rest, factor=factor: rotary.angles(positions * (1.0 / factor), *rest),
+        )
+        for factor in (2, 4, 8)
     ),
     with_equations(
         "positions-all-equal",

@@ -200,6 +200,12 @@ FAULTS = [
         {"vision.blocks.{n}.attn.scores": "inner(group_heads(q, N) @ group_heads(k, N).mT) * 0.0625"},
     ),
     with_expressions(
+        "vision-scale-of-the-width",
+        "the vision tower's scores are scaled by width^-0.5; the head's size is wanted",
+        {"vision.blocks.{n}.attn.scores": "inner(group_heads(q, N) @ group_heads(k, N).mT) * root(C)"},
+        root=lambda size: size**-0.5,
+    ),
+    with_expressions(
         "vision-residual-halved",
         "the attention's result enters the residual at half its size",
         {"vision.blocks.{n}.middle": "x + attn.out * 0.5"},

@@ -14,8 +14,8 @@ FRACTION = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 # A ratio of errors up to the first is what another order of summation makes; above the second lies a fault.
 RATIO_EXPECTED, RATIO_ACCEPTABLE = 1.2, 2.0
-# Elements that are widened to float64 at a time.
-PIECE = 1 << 18
+# Elements that are widened to float64 at a time, and pieces after which memory that was read is handed back.
+PIECE, STRETCH = 1 << 18, 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def bits(theirs, golden, least):
     return Verdict("bits", passed, message, {"share": share, "least": least})
 
 
-def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE, real=None):
+def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE, real=None, let_go=None):
     """G4: how much farther from float64 their tensor is than a correct one of the same recipe.
 
     Parameters
@@ -89,8 +89,10 @@ def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE, 
         Largest ratio that passes.
     real : (...), optional
         True where an element counts.
+    let_go : callable, optional
+        Hands the memory of what was read so far back to the system.
     """
-    error, own, size, equal, count = sums(theirs, truth, emulated, real)
+    error, own, size, equal, count = sums(theirs, truth, emulated, real, let_go)
     yardstick = max(own, floor * size)
     ratio = 0.0 if error == 0.0 else error / yardstick if yardstick else math.inf
     passed = bool(ratio <= acceptable)  # false for a NaN
@@ -99,24 +101,71 @@ def dual_delta(theirs, truth, emulated, floor=0.0, acceptable=RATIO_ACCEPTABLE, 
     return Verdict("dual delta", passed, message, figures)
 
 
-def sums(theirs, truth, emulated, real=None):
+def alone(theirs, ours, bound, real=None, let_go=None):
+    """Hold a whole tensor against one other run, where there is no float64 to say whose error it is.
+
+    Parameters
+    ----------
+    theirs, ours : (...)
+    bound : float
+        Largest relative error that passes.
+    real, let_go
+        As in :func:`dual_delta`.
+    """
+    error, _, size, equal, count = sums(theirs, ours, ours, real, let_go)
+    relative = error / size if size else error
+    message = "" if relative <= bound else f"relative error {relative:.3g} between the two runs, want at most {bound:g}"
+    return Verdict("two runs", not message, message, {"relative": relative, "share": equal / count if count else 1.0})
+
+
+def sums(theirs, truth, emulated, real=None, let_go=None):
     """Norms of their error, of the recipe's and of the truth; how many elements equal the emulation, and of how many.
 
-    A piece at a time, so that no tensor is ever widened whole.
+    What is infinite in both does not count; a NaN makes the norms NaN.
     """
-    flat = [np.asarray(each).reshape(-1) for each in (theirs, truth, emulated)]
-    chosen = None if real is None else np.broadcast_to(real, np.shape(theirs)).reshape(-1)
     squares, equal, count = np.zeros(3), 0, 0
-    for start in range(0, flat[0].size, PIECE):
-        piece = slice(start, start + PIECE)
-        with np.errstate(invalid="ignore"):  # NaN where nothing counts
-            x, exact, recipe = (each[piece].astype(np.float64) for each in flat)
-        if chosen is not None and not chosen[piece].all():
-            x, exact, recipe = (each[chosen[piece]] for each in (x, exact, recipe))
-        squares += [float(np.sum(np.square(each))) for each in (x - exact, recipe - exact, exact)]
+    for number, (x, exact, recipe) in enumerate(pieces(real, theirs, truth, emulated), 1):
         equal, count = equal + int(np.count_nonzero(x == recipe)), count + x.size
+        found = squares_of(x, exact, recipe)
+        if not np.all(np.isfinite(found)):
+            known = ~((x == exact) & (x == recipe) & np.isinf(x))
+            found = squares_of(*(each[known] for each in (x, exact, recipe)))
+        squares += found
+        if let_go is not None and number % STRETCH == 0:
+            let_go()
     error, own, size = np.sqrt(squares)
     return float(error), float(own), float(size), equal, count
+
+
+def squares_of(x, exact, recipe):
+    """Sums of squares of their error, of the recipe's, and of the truth, of flat arrays, in float64."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        truth = exact.astype(np.float64)
+        own = None if recipe is exact else recipe - truth
+        error = own if x is recipe else x - truth
+        return [0.0 if each is None else float(np.dot(each, each)) for each in (error, own, truth)]
+
+
+def pieces(real, *arrays):
+    """Give arrays of one shape a flat piece at a time, of each only the elements that are real, all if it is None.
+
+    So no tensor is ever widened whole, nor what is found of its elements.
+    """
+    flat = [np.asarray(each).reshape(-1) for each in arrays]
+    chosen = None if real is None or all_true(real) else np.broadcast_to(real, np.shape(arrays[0])).reshape(-1)
+    # One array may be given twice.
+    same = [next(n for n, other in enumerate(arrays) if other is each) for each in arrays]
+    for start in range(0, flat[0].size, PIECE):
+        piece = slice(start, start + PIECE)
+        cut = [each[piece] for each in flat]
+        if chosen is not None and not chosen[piece].all():
+            cut = [each[chosen[piece]] for each in cut]
+        yield [cut[n] for n in same]
+
+
+def all_true(real):
+    """Whether every element counts; of an array that repeats one value that one is asked."""
+    return bool(np.all(real[(0,) * real.ndim] if not any(real.strides) and real.size else real))
 
 
 @dataclass(frozen=True)

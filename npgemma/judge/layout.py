@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from npgemma.base.elsewhere import elsewhere, find, rows_of
+from npgemma.judge import flax_names
 
 # Letters that stand side by side in one axis elsewhere.
 MERGES = (("N", "H"), ("K", "H"), ("K", "G"), ("I", "P"), ("B", "T"))
@@ -36,6 +37,8 @@ def ours_of(theirs, cfg, names_map):
         return [names_map[theirs]]
     if theirs in rows_of(cfg):
         return [theirs]
+    if called := flax_names.ours_of(theirs, cfg):
+        return [called]
     plain = re.sub(r"\.(output|weight)$", "", theirs)
     exact = tensor_names(cfg).get(plain)
     return exact if exact is not None else find(plain, cfg)
@@ -108,6 +111,7 @@ def changes(name, tensor):
         )
     if name == "vision.patches":
         yield "channels first, a grid", lambda x: as_grid(x, shape)
+        yield "a grid", lambda x: x.reshape(shape) if x.ndim == 4 and x.shape[1] * x.shape[2] == shape[1] else None
     if name in ("text.cos", "text.sin"):
         yield "each value twice", lambda x: (
             x.reshape(*shape[:2], -1)[..., : shape[2]] if x.size == 2 * np.prod(shape) else None

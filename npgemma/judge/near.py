@@ -10,10 +10,13 @@ import math
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from npgemma.base import half
 from npgemma.judge.rounding import to_bf16
 
 # Half the distance from 1 to the next number.  In float64 the judge's own arithmetic errs as much as theirs.
 UNITS = {"float64": 2.0**-52, "float32": 2.0**-24}
+# Of a matrix that is widened by rows.
+ROWS_OF_BLOCK = 4096
 # What rounding of exp, tanh, sin and cos is granted, in units: no library of today is worse than 4.
 TRANSCENDENTAL = 4.0
 
@@ -315,6 +318,10 @@ FUNCTIONS = {
 
 def linear(x, weight, bias=None):
     """``ops.linear`` without its speed, on arrays of any kind: x (..., D), weight (F, D) -> (..., F)."""
+    if isinstance(weight, half.Wide):
+        pieces = [slice(start, start + ROWS_OF_BLOCK) for start in range(0, len(weight.array), ROWS_OF_BLOCK)]
+        done = [linear(x, weight[rows], None if bias is None else bias[rows]) for rows in pieces]
+        return np.concatenate(done, axis=-1)
     product = x @ weight.T
     return product if bias is None else product + bias
 

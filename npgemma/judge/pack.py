@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from npgemma.base import half
 from npgemma.base.device import Fetched
 from npgemma.base.elsewhere import elsewhere
 from npgemma.base.errors import InputError
@@ -24,8 +23,9 @@ from npgemma.base.version import version
 from npgemma.base.weights import Weights
 from npgemma.files import writer
 from npgemma.judge import raw, tensor_file
-from npgemma.judge.beside import given_of, run_beside
+from npgemma.judge.beside import given_of, of_weights, run_beside
 from npgemma.judge.products import accumulator, length_of, product_of
+from npgemma.judge.provenance import blas, weights_digest
 from npgemma.judge.rerun import GIVEN, exact_precision, kept_as, stored_as
 from npgemma.judge.statistics import statistics
 from npgemma.tracing.plan import LIMIT, Question
@@ -287,7 +287,7 @@ def manifest(planned, entries, files, tell=None):
         "version": VERSION,
         "producer": {"npgemma": version(), "numpy": np.__version__, "blas": blas()},
         "tier": planned.tier,
-        "recipe": {"name": planned.recipe, "stored": kept_as(planned.recipe), "meaning": MEANINGS[planned.recipe]},
+        "recipe": recipe_of(planned),
         "model": {"name": model.name, "config": asdict(model.config), "weights_sha256": weights_digest(model, tell)},
         "inputs": {
             "image": Path(question.image).name,
@@ -300,23 +300,11 @@ def manifest(planned, entries, files, tell=None):
     }
 
 
-def blas():
-    """Which library multiplies matrices."""
-    found = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    return f"{found.get('name', 'unknown')} {found.get('version', '')}".strip()
-
-
-def weights_digest(model, tell=None):
-    """The sha256 of all weights as they lie, in the order of their names; ``tell(weights done, weights)``."""
-    digest = hashlib.sha256()
-    arrays = Fetched(model.weights.arrays)
-    for number, name in enumerate(sorted(arrays)):
-        if tell is not None:
-            tell(number, len(arrays))
-        stored = arrays[name]
-        whole = stored if half.is_stored(stored) else stored.astype(np.float32)
-        digest.update(name.encode() + np.ascontiguousarray(whole).tobytes())
-    return digest.hexdigest()
+def recipe_of(planned):
+    """What a manifest says of the recipe."""
+    name, weights = planned.recipe, of_weights(planned.model, planned.recipe)
+    found = {"name": name, "stored": kept_as(name), "meaning": MEANINGS[name]}
+    return found | {"weights": weights} if weights else found
 
 
 def files_in(folder, tell=None):

@@ -5,9 +5,10 @@ import numpy as np
 from npgemma.judge.near import Near
 from npgemma.judge.rerun import Rerun, Seen, stored_as
 from npgemma.judge.rounding import stored
+from npgemma.judge.steps import step_of
 
 
-def play(model, recipe, given, fault=None, tell=None):
+def play(model, recipe, given, fault=None, num_steps=0, tell=None):
     """Evaluate the whole table under a fault.
 
     Parameters
@@ -17,8 +18,10 @@ def play(model, recipe, given, fault=None, tell=None):
     given : mapping of str to array
         The question.
     fault : Fault, optional
+    num_steps : int
+        How many further tokens are read, each the likeliest behind the one before.
     tell : callable, optional
-        ``tell(tensors done, tensors)``
+        ``tell(tensors done, tensors)``, of each call.
 
     Yields
     ------
@@ -26,16 +29,24 @@ def play(model, recipe, given, fault=None, tell=None):
     tensor : array
         As the recipe stores it.
     """
-    rerun = Rerun(model, recipe, given, {})
+    played: dict = {}
+    rerun = Rerun(model, recipe, given, played, last_only=num_steps > 0)
+    yield from call(rerun, fault, played, tell)
+    before = [rerun]
+    for number in range(num_steps):
+        ids = np.argmax(before[-1].theirs["text.logits"][:, -1:], axis=-1)
+        mine: dict = {}
+        rerun = step_of(model, recipe, before, ids, mine)
+        yield from ((f"step.{number}.{name}", tensor) for name, tensor in call(rerun, fault, mine, tell))
+        before.append(rerun)
+
+
+def call(rerun, fault, played, tell):
+    """Evaluate one call under a fault; what comes behind a tensor reads what was stored of it."""
     seen = Seen(rerun, rerun.w, fault)
     for number, name in enumerate(rerun.table):
         if tell is not None:
             tell(number, len(rerun.table))
-        result = seen[name]
-        if isinstance(result, Near):
-            kept = stored(result.value, stored_as(name, recipe))
-            # What comes behind reads what was stored, not what it was rounded from.
-            seen.cache[name] = Near(kept.astype(np.float64), 0.0, rerun.unit)
-            yield name, kept
-        else:
-            yield name, result
+        result = seen.made(name)
+        played[name] = stored(result.value, stored_as(name, rerun.recipe)) if isinstance(result, Near) else result
+        yield name, played[name]

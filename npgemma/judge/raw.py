@@ -32,10 +32,12 @@ class RawFolder:
     ----------
     folder : path
         Made if it is not there.
+    with_npy : bool
+        Whether each tensor is written as .npy too.
     """
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, with_npy=True):
+        self.folder, self.with_npy = Path(folder), with_npy
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lines, self.rows = [], []
 
@@ -45,9 +47,10 @@ class RawFolder:
         numbers = bf16_bits(array) if dtype == "bf16" else array
         whole = np.ascontiguousarray(numbers, dtype=DTYPES[dtype])
         writer.write_file(self.folder / file, whole.tobytes())
-        npy = io.BytesIO()
-        np.save(npy, np.asarray(array, order="C"))
-        writer.write_file(self.folder / file.replace(".bin", ".npy"), npy.getvalue())
+        if self.with_npy:
+            npy = io.BytesIO()
+            np.save(npy, np.asarray(array, order="C"))
+            writer.write_file(self.folder / file.replace(".bin", ".npy"), npy.getvalue())
         self.lines.append(" ".join([name, dtype, file, *map(str, array.shape)]))
         sizes = ", ".join(map(str, array.shape))
         self.rows.append(f'    {{"{name}", "{dtype}", "{file}", {array.ndim}, {{{sizes}}}}},\n')

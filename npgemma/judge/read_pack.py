@@ -10,6 +10,7 @@ from npgemma.base.errors import CheckpointError
 from npgemma.files.reader import read_json, why
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.judge.pack import FORMAT, MANIFEST, VERSION, files_in
+from npgemma.judge.read_config import config_in
 from npgemma.judge.schema import check
 from npgemma.tracing import trace_file
 
@@ -44,6 +45,11 @@ class Pack:
         """What is said of each tensor, by name, in order of execution."""
         return {entry["name"]: entry for entry in self.manifest["tensors"]}
 
+    @property
+    def config(self):
+        """The configuration that the manifest holds."""
+        return config_in(self.manifest.get("model"), self.folder)
+
     def read(self, file, name):
         """One tensor of one file, widened; nothing if the file does not hold it."""
         mapped = self.files.get(f"{file}.safetensors")
@@ -52,18 +58,31 @@ class Pack:
         mapped.check_size()
         return trace_file.read_tensor(mapped, name)
 
+    def let_go(self, name):
+        """Hand the memory of one tensor's files back to the system; it can be read again."""
+        for mapped in self.files.values():
+            if name in mapped.tensors:
+                mapped.let_go(name)
+
     def given(self):
         """The question: arrays by name, pictures among them if the pack holds them whole."""
-        inputs = self.manifest["inputs"]
-        try:
-            found = {name: np.array(inputs[name], dtype=np.int64) for name in QUESTION}
-            shapes = {array.shape for array in found.values()}
-            if len(shapes) > 1 or found["ids"].ndim != 2 or not found["ids"].size or "pictures" not in inputs:
-                raise ValueError(f"shapes {sorted(shapes)}")
-        except (LookupError, ValueError, OverflowError) as problem:
-            raise CheckpointError(f"{self.folder}: the manifest's inputs are damaged: {problem!r:.80}") from None
+        found = question_in(self.manifest["inputs"], self.folder)
+        if "pictures" not in self.manifest["inputs"]:
+            raise CheckpointError(f"{self.folder}: the manifest's inputs are damaged: they do not count pictures")
         pixels = None if "sample" in self.entries.get("pixels", {}) else self.read("truth", "pixels")
         return found if pixels is None else found | {"pixels": pixels}
+
+
+def question_in(said, place):
+    """The ids and their kin that a manifest holds, (B, T) each."""
+    try:
+        found = {name: np.array(said[name], dtype=np.int64) for name in QUESTION}
+        shapes = {array.shape for array in found.values()}
+        if len(shapes) > 1 or found["ids"].ndim != 2 or not found["ids"].size:
+            raise ValueError(f"shapes {sorted(shapes)}")
+        return found
+    except (LookupError, ValueError, OverflowError, TypeError) as problem:
+        raise CheckpointError(f"{place}: the manifest's inputs are damaged: {problem!r:.80}") from None
 
 
 @cache

@@ -9,7 +9,8 @@ from npgemma.base.expressions import explained
 from npgemma.base.printer import visible
 from npgemma.tracing.sources import made_at
 
-COLOURS = {"bad": "\x1b[31;1m", "follows": "\x1b[2m", "incomparable": "\x1b[33m", "ok": "\x1b[32m"}
+# Codes of a terminal: red and bright, faint, yellow, green.
+COLOURS = {"bad": "31;1", "follows": "2", "incomparable": "33", "ok": "32"}
 ROWS_BEFORE, ROWS_AFTER = 4, 3
 
 
@@ -110,22 +111,24 @@ def remarks(comparison):
         yield advice
 
 
-def text(comparison, cfg, call, colour=False):
-    """One screen."""
-    lines = [f"{'':24}{'error/own':>9} {'bits':>8} {'alone':>9}", *coloured(comparison, colour)]
-    for row in told(comparison):
-        lines += ["", *details(comparison, row, cfg, call)]
-    if comparison.quantised:
-        lines += [f"{name}: {decibels:.1f} dB" for name, decibels in comparison.noise_by_layer().items()]
-    said = list(remarks(comparison))
-    return "\n".join([*lines, *([""] if said else []), *said[:8], "", summary(comparison)])
-
-
-def coloured(comparison, colour):
-    """The table's lines, with a colour each if wanted."""
+def lines(comparison, cfg, call):
+    """One screen: (code of a colour, line) of each."""
+    yield "", f"{'':24}{'error/own':>9} {'bits':>8} {'alone':>9}"
     for row, line in table(comparison):
-        paint = COLOURS.get(row.status, "") if row is not None and colour else ""
-        yield f"{paint}{visible(line)}\x1b[0m" if paint else visible(line)
+        yield COLOURS.get(row.status, "") if row is not None else "", line
+    for row in told(comparison):
+        yield "", ""
+        yield from (("", line) for line in details(comparison, row, cfg, call))
+    if comparison.quantised:
+        yield from (("", f"{name}: {decibels:.1f} dB") for name, decibels in comparison.noise_by_layer().items())
+    said = list(remarks(comparison))
+    yield from (("", line) for line in [*([""] if said else []), *said[:8], ""])
+    yield COLOURS["bad" if comparison.first else "ok"], summary(comparison)
+
+
+def text(comparison, cfg, call):
+    """One screen, without colours."""
+    return "\n".join(visible(line) for _, line in lines(comparison, cfg, call))
 
 
 def record(comparison):

@@ -5,8 +5,9 @@ did: a row's input is theirs if they have it, else given with the question, else
 """
 
 import copy
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -32,14 +33,17 @@ class NearPrecision(Precision):
     """A recipe in exact arithmetic whose roundings know the noise; constants are those of the recipe itself."""
 
     recipe: Precision = PRECISIONS["float64"]
+    exact_numbers: bool = False
 
     def weight(self, array):
         """A weight as the recipe has it, in float64."""
-        return half.widen(self.recipe.weight(array)).astype(np.float64)
+        own = unrounded if self.recipe.dtype is np.float64 else self.recipe.weight
+        wide = half.Wide(array, own)
+        return wide if half.is_large(array) else wide[...]
 
     def number(self, value):
-        """The constant as the recipe stores it."""
-        return self.recipe.number(value)
+        """The constant as the recipe stores it, or as it is."""
+        return float(value) if self.exact_numbers else self.recipe.number(value)
 
 
 def near_precision(recipe):
@@ -76,10 +80,12 @@ class Rerun:
     theirs : mapping of str to array
         The port's tensors, by npgemma's names and in its axes; read when they are needed.
     before : sequence of Rerun
-        The calls before a step.
+        The calls before a step, whose keys and values it reads.
+    last_only : bool
+        Whether logits are those of each row's last token only.
     """
 
-    def __init__(self, model, recipe, given, theirs, before=()):
+    def __init__(self, model, recipe, given, theirs, before=(), last_only=False):
         self.cfg, self.recipe, self.unit = model.config, recipe, unit_of(recipe)
         arrays = Fetched(model.weights.arrays)
         self.w = Weights(arrays, near_precision(recipe))
@@ -87,9 +93,15 @@ class Rerun:
         self.given, self.theirs, self.before = given, theirs, before
         pictures = len(given["pixels"]) if "pixels" in given else 0
         B, T = given["ids"].shape
-        past = given["attention_mask"].shape[1] - T if before else 0
-        self.call = Call(B, pictures, T, past)
-        self.table = tensors(self.cfg, B, pictures, T, past)
+        self.call = Call(B, pictures, T, sum(each.call.length for each in before), last_only)
+        self.table = tensors(self.cfg, *astuple(self.call))
+        # 1 for each real token so far, the S of this call.
+        self.real = np.concatenate([each.given["attention_mask"] for each in (*before, self)], axis=1)
+
+    @functools.cached_property
+    def remembered(self):
+        """What a later step reads of this call: in float64, and with its noise."""
+        return Seen(self, self.exact, None), Seen(self, self.w, None)
 
     def near(self, name, fault=None, known=None):
         """Make ``name`` as the recipe does, with its noise; gives it, and what the port left out.
@@ -134,6 +146,8 @@ class Seen(Mapping):
     def __init__(self, rerun, w, fault):
         self.rerun, self.w, self.fault = rerun, w, fault
         self.cache, self.missing = {}, []
+        # What is remembered of the calls before is theirs, or right.
+        self.before = [each.remembered[w is rerun.w] for each in rerun.before]
 
     def __getitem__(self, name):
         if name not in self.cache:
@@ -166,10 +180,9 @@ class Seen(Mapping):
             if not expression:
                 return self.w.precision.store(seen[name]) if name == "pixels" else seen[name]
         with np.errstate(all="ignore"):
-            equations = PLAIN | equations
-            result = evaluate(
-                name, seen, self.w, rerun.cfg, rerun.call, rerun.before, expression, equations, rerun.table
-            )
+            equations = PLAIN | {"sources": lambda: rerun.given["sources"]} | equations
+            known = (rerun.cfg, rerun.call, self.before)
+            result = evaluate(name, seen, self.w, *known, expression, equations, rerun.table)
         return self.as_near(name, result)
 
     def given_as(self, name):
@@ -248,7 +261,9 @@ def real_elements(name, letters, shape, attention_mask):
         1 for real tokens.
     """
     real, axes = attention_mask != 0, letters.split()
-    found = np.ones(shape, dtype=bool)
+    found = np.broadcast_to(True, shape)
+    if real.all():
+        return found
     # Whether a real query looks at padding is somebody's business.
     for letter in ("T",) if name.startswith("mask.") or name.endswith(".probs") else ("T", "S"):
         if letter in axes:

@@ -8,6 +8,7 @@ from npgemma.judge.rerun import bounds, kept_as
 from npgemma.judge.rounding import to_odd_float32
 
 ROW_LETTERS = ("T", "P")
+LEVEL = 1.01 / 127.5
 
 
 def symptoms(rerun, name, right, theirs, real):
@@ -22,6 +23,8 @@ def symptoms(rerun, name, right, theirs, real):
     real : (...)
     """
     low, high = bounds(name, right, rerun.recipe)
+    if name == "pixels" and np.all((np.abs(theirs - right.value) <= LEVEL)[real]):
+        return [("pixels-within-a-level", "each pixel is within a level of 255 of ours: another program's same resize")]
     found = [
         symptom
         for symptom in (truncated(rerun, right, theirs, real), scaled(right, theirs, low, high, real))
@@ -135,6 +138,22 @@ def confused(rerun, name, theirs, real):
             return [
                 ("another-tensor", f"these are the numbers of {other}: one of the two was written under a wrong name")
             ]
+    return []
+
+
+def given_wrongly(name, theirs, want, real):
+    """(name, sentence) of what is wrong with ids, types or positions, integers (B, T); nothing where it is unknown."""
+    gap, wrong = (theirs - want)[real], (theirs != want) & real
+    if name == "positions" and np.ptp(gap) == 0:
+        begin = want[real].min()
+        return [("positions-moved", f"every position is {abs(gap[0])} too {'large' if gap[0] > 0 else 'small'}; they "
+                                    f"begin at {begin + gap[0]}, here at {begin}")]  # fmt: skip
+    for by, word in ((1, "far on"), (-1, "early")):
+        if np.array_equal(np.roll(want, by, axis=1), theirs):
+            return [("given-rolled", f"every one stands {abs(by)} place too {word}")]
+    if len({*theirs[wrong]}) == len({*want[wrong]}) == 1:
+        right = want[wrong][0]
+        return [("given-exchanged", f"{theirs[wrong][0]} stands at {wrong.sum()} places where {right} belongs")]
     return []
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from npgemma.base import half
 from npgemma.base.errors import CheckpointError
 from npgemma.files.arrays import archive_readers, read_array
-from npgemma.files.safetensors_file import open_safetensors
+from npgemma.files.safetensors_file import MappedFile, open_safetensors
 from npgemma.judge import raw
 from npgemma.tracing import trace_file
 
@@ -26,12 +26,18 @@ class Theirs:
     path : Path
     readers : dict of str to callable
         Each reads one tensor: floats in their own type, bfloat16 as float32.
-    bf16 : set of str
-        Those that were stored as bfloat16.
+    mapped : MappedFile, optional
+        The file that they lie in, where they are mapped.
     """
 
     path: Path
     readers: dict[str, Callable[[], np.ndarray]]
+    mapped: MappedFile | None = None
+
+    def let_go(self, name):
+        """Hand the memory of one tensor's file back to the system; it can be read again."""
+        if self.mapped is not None and name in self.mapped.tensors:
+            self.mapped.let_go(name)
 
     def read(self, name):
         """Read one tensor.
@@ -64,7 +70,8 @@ def open_theirs(path):
         return Theirs(path, archive_readers(path, CheckpointError))
     mapped = open_safetensors(path)
     in_order = sorted(mapped.tensors.values(), key=lambda tensor: tensor.start)
-    return Theirs(path, {each.name: lambda name=each.name: trace_file.read_tensor(mapped, name) for each in in_order})
+    readers = {each.name: lambda name=each.name: trace_file.read_tensor(mapped, name) for each in in_order}
+    return Theirs(path, readers, mapped)
 
 
 def in_folder(folder):

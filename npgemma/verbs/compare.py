@@ -8,7 +8,9 @@ from npgemma.base.errors import InputError
 from npgemma.base.progress import Progress
 from npgemma.files import writer
 from npgemma.judge import goldens, op_pack, op_report, report
+from npgemma.judge.beside import sources_of
 from npgemma.judge.read_pack import open_pack
+from npgemma.judge.read_run import open_run
 from npgemma.judge.theirs import open_theirs
 from npgemma.tracing.plan import ask
 from npgemma.verbs import judge_options
@@ -21,6 +23,7 @@ DESCRIPTION = """Say which of a port's tensors is the first that differs, and wh
   npgemma compare mine.safetensors --pack PACK                      without the model: whole tensors only
   npgemma compare mine.safetensors --pack PACK --model FOLDER       each operation by itself too
   npgemma compare results.npz --pack OPS                            a pack of npgemma vectors
+  npgemma compare mine.safetensors --pack trace.safetensors         two files: the other is of npgemma trace
 
 THEIRS is .safetensors, .npz, a folder of .npy, or a folder of raw numbers with list.txt; names may be npgemma's,
 transformers', big_vision's, GGUF's or those of llama.cpp's graph.  Columns: error as a multiple of the recipe's own,
@@ -41,7 +44,9 @@ def add(subparsers) -> None:
     parser.add_argument("theirs", metavar="THEIRS", help="the port's tensors")
     add_question_options(parser)
     group = parser.add_argument_group("comparison")
-    group.add_argument("--pack", metavar="PACK", help="hold them against a pack; no model is run")
+    group.add_argument(
+        "--pack", metavar="PACK", help="hold them against a pack, or a file of npgemma trace; no model is run"
+    )
     judge_options.add_recipe(group, None)
     group.add_argument(
         "--map", metavar="NAMES.json", help="their names to npgemma's, where the table does not know them"
@@ -53,6 +58,12 @@ def add(subparsers) -> None:
     group.add_argument("--no-hashes", action="store_true", help="take the pack's bytes for right, without reading all")
     group = parser.add_argument_group("report")
     group.add_argument("--json", action="store_true", help="one JSON object instead of a screen")
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colours: auto where standard output is a terminal and NO_COLOR is not set (default: auto)",
+    )
     group.add_argument("--junit", metavar="FILE.xml", help="write a test case a tensor, for CI")
     group.add_argument("--html", metavar="FILE.html", help="write a page")
     add_model_options(parser)
@@ -63,27 +74,48 @@ def run(args: argparse.Namespace) -> int:
     check_reports(args)
     names_map, expected = judge_options.read_map(args.map), judge_options.read_expected(args.expect)
     theirs = open_theirs(args.theirs)
-    if args.pack is not None:
+    if args.pack is None:
+        comparison = beside_model(args, theirs, names_map)
+    elif Path(args.pack).is_file():
+        comparison = beside_run(args, theirs, names_map)
+    else:
         with Progress("reading the pack") as progress:
             pack = open_pack(args.pack, not args.no_hashes, progress)
-        if args.recipe not in (None, pack.recipe):
-            raise InputError(f"the pack is of {pack.recipe}, --recipe says {args.recipe}; leave it out")
+        check_recipe(args, "pack", pack.recipe)
         if pack.manifest["tier"] == "op":
             return run_ops(args, pack, theirs, expected)
-        op_pack.config_of(pack)  # which may be damaged, and then no model need be loaded
-        model = None if args.model is None and not is_box(pack) else load_model(args)[0]
+        known = args.model is not None or is_box(pack)
+        model = load_model(args)[0] if pack.config and known else None  # a damaged configuration needs no model
         with Progress("comparing") as progress:
             comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised, progress)
-    else:
-        request = request_of(args)
-        model, _ = load_model(args)
-        recipe = args.recipe or goldens.guessed_recipe(theirs)
-        question = ask(model, request)
-        with Progress("comparing") as progress:
-            comparison = goldens.compare_beside(model, question, recipe, theirs, names_map, args.quantised, progress)
     tell(judge_options.mark_expected(comparison.rows, expected))
     write_reports(args, comparison)
     return judge_options.code_of(comparison.rows)
+
+
+def check_recipe(args, what, said) -> None:
+    """Refuse another recipe than that of what they are held against."""
+    if args.recipe not in (None, said):
+        raise InputError(f"the {what} is of {said}, --recipe says {args.recipe}; leave it out")
+
+
+def beside_model(args, theirs, names_map):
+    """Hold them against the model, which answers the same question."""
+    request = request_of(args)
+    model, _ = load_model(args)
+    recipe = args.recipe or goldens.guessed_recipe(theirs)
+    question, sources = ask(model, request), sources_of(model, request)
+    with Progress("comparing") as progress:
+        return goldens.compare_beside(model, question, recipe, theirs, names_map, args.quantised, sources, progress)
+
+
+def beside_run(args, theirs, names_map):
+    """Hold them against a file of npgemma trace; the model need not be there."""
+    run = open_run(args.pack)
+    check_recipe(args, "trace", run.manifest["precision"])
+    model = None if args.model is None else load_model(args)[0]
+    with Progress("comparing") as progress:
+        return goldens.compare_with_run(run, model, theirs, names_map, args.quantised, progress)
 
 
 def is_box(pack) -> bool:
@@ -122,4 +154,4 @@ def write_reports(args, comparison) -> None:
     if args.json:
         printer.say_json(report.record(comparison))
         return
-    printer.say(report.text(comparison, cfg, call))
+    printer.say_painted(report.lines(comparison, cfg, call), printer.is_painted(args.color))

@@ -11,7 +11,8 @@ from npgemma.cli import DONE
 from npgemma.files import writer
 from npgemma.files.arrays_writer import format_of
 from npgemma.judge import tensor_file
-from npgemma.judge.beside import given_of
+from npgemma.judge.beside import given_of, sources_of
+from npgemma.judge.comparison import STEP
 from npgemma.judge.diagnose import NOT_POSSIBLE
 from npgemma.judge.fault_list import FAULTS, VARIANTS
 from npgemma.judge.play import play
@@ -25,6 +26,7 @@ DESCRIPTION = """Write the tensors of a port that has a known fault.
   npgemma faults --list                                             all faults, a line each
   npgemma faults rms-norm-without-one -o wrong.safetensors          of the model and a picture in the box
   npgemma compare wrong.safetensors                                 and what the judge says of it
+  npgemma faults cache-rolled --max-tokens 4 -o wrong.safetensors   steps too: step.0.text.logits and so on
   npgemma faults --all --recipe bf16-hf-eager -o FOLDER             a file a fault"""
 
 
@@ -39,6 +41,9 @@ def add(subparsers) -> None:
     parser.add_argument("--all", action="store_true", help="every fault that the model can have, into a folder")
     parser.add_argument("--json", action="store_true", help="the list as JSON")
     judge_options.add_recipe(parser)
+    parser.add_argument(
+        "--max-tokens", type=int, default=0, metavar="N", help="generate, greedily, and write steps too (default: 0)"
+    )
     parser.add_argument("-o", "--output", metavar="OUT",
                         help="OUT.safetensors, OUT.npz, or OUT, a folder of .npy; with --all a folder of .safetensors")
     add_model_options(parser)
@@ -60,23 +65,24 @@ def run(args: argparse.Namespace) -> int:
     writer.check_target(args.output, None)
     request = request_of(args)
     model, _ = load_model(args)
-    question = ask(model, request)
+    given = given_of(ask(model, request), model.config, sources_of(model, request))
+    steps = max(0, args.max_tokens - 1)  # the first token follows from the prompt
     if not args.all:
         fault = {**FAULTS, **VARIANTS}.get(args.name)
         with Progress("computing") as progress:
-            write_port(model, question, args.recipe, fault, Path(args.output), progress)
+            write_port(model, given, args.recipe, fault, Path(args.output), steps, progress)
         return DONE
-    write_all(args, model, question)
+    write_all(args, model, given, steps)
     return DONE
 
 
-def write_all(args, model, question) -> None:
+def write_all(args, model, given, steps) -> None:
     """Write a file a fault into a new folder."""
     with writer.writing_folder(args.output) as folder:
         for name, fault in FAULTS.items():
             try:
                 with Progress(name) as progress:
-                    write_port(model, question, args.recipe, fault, folder / f"{name}.safetensors", progress)
+                    write_port(model, given, args.recipe, fault, folder / f"{name}.safetensors", steps, progress)
             except NOT_POSSIBLE:
                 tell([f"{name}: this model cannot have it"])
 
@@ -96,16 +102,17 @@ def show_list(args) -> int:
     return DONE
 
 
-def write_port(model, question, recipe, fault, path: Path, progress) -> None:
-    """Evaluate the whole table under a fault, into a file."""
-    arrays = dict(play(model, recipe, given_of(question, model.config), fault, progress))
-    kinds = {
-        name: (
-            stored_as(name, recipe) if array.dtype.kind == "f" else "boolean" if array.dtype == bool else "integer",
-            array.shape,
-        )
-        for name, array in arrays.items()
-    }
+def kind_of(name, array, recipe) -> str:
+    """In what numbers a tensor is written."""
+    if array.dtype.kind == "f":
+        return stored_as(STEP.sub("", name, count=1), recipe)
+    return "boolean" if array.dtype == bool else "integer"
+
+
+def write_port(model, given, recipe, fault, path: Path, steps, progress) -> None:
+    """Evaluate the whole table under a fault, and steps behind it, into a file."""
+    arrays = dict(play(model, recipe, given, fault, steps, progress))
+    kinds = {name: (kind_of(name, array, recipe), array.shape) for name, array in arrays.items()}
     with tensor_file.writing(path, kinds) as file:
         for name, array in arrays.items():
             file.put(name, array)

@@ -7,6 +7,7 @@ from npgemma.base.progress import Progress
 from npgemma.cli import DONE
 from npgemma.files import writer
 from npgemma.judge import op_pack, vectors
+from npgemma.judge.beside import of_weights
 from npgemma.judge.pack import TIERS, plan_pack, write_pack
 from npgemma.tracing.plan import ask
 from npgemma.tracing.selection import as_patterns
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     tell(
         [f"{len(planned.chosen)} tensors, {size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"]
     )
+    tell([said for said in [of_weights(model, args.recipe)] if said])
     with Progress("computing and writing") as progress:
         write_pack(planned, args.output, args.raw, progress)
     tell([f"written to {args.output}"])

@@ -2,19 +2,25 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import random_models
 from safetensors.numpy import save_file
 
 from golden import ROOT
 from npgemma import cli, load, trace
 from npgemma.base.elsewhere import elsewhere
 from npgemma.base.precision import round_bf16
-from npgemma.judge import accumulators, goldens
+from npgemma.judge import accumulators, goldens, report
+from npgemma.judge.beside import run_beside
 from npgemma.judge.raw import RawFolder
 from npgemma.judge.read_pack import open_pack
 from npgemma.judge.theirs import open_theirs
+from npgemma.tracing.plan import given
+from npgemma.tracing.trace import trace_forward
+from npgemma.verbs import judge_options
 
 PICTURE = str(ROOT / "npgemma" / "tiny" / "pictures" / "2-overlap.png")
 QUESTION = [PICTURE, "caption en"]
@@ -24,6 +30,15 @@ QUESTION = [PICTURE, "caption en"]
 def right():
     """Tensors of a port without a fault, in bfloat16."""
     return dict(trace(load(), *QUESTION, precision="bf16-hf-eager"))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small model, a question to it, and tensors of a port of it without a fault, in bfloat16."""
+    model = random_models.random_model(random_models.PALIGEMMA_2, "float32")
+    prompt = random_models.random_prompt(model.config, num_rows=1, num_suffix=0)
+    question = given(model.config, prompt["ids"], prompt["pixels"])
+    return model, question, dict(trace_forward(model, **prompt, precision="bf16-hf-eager"))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +54,13 @@ def compared(path, capsys, *more, question=QUESTION):
     code = cli.main(["compare", str(path), *question, "--json", *more])
     told = capsys.readouterr()
     return code, json.loads(told.out) if told.out else told.err
+
+
+def judged(path, small, recipe="bf16-hf-eager", names_map=(), quantised=False):
+    """Exit code and record of a comparison with the small model."""
+    model, question, _ = small
+    found = goldens.compare_beside(model, question, recipe, open_theirs(path), dict(names_map), quantised)
+    return judge_options.code_of(found.rows), report.record(found)
 
 
 def rows_of(record):
@@ -63,9 +85,9 @@ def test_the_first_bad_row_says_formula_source_worst_element_tolerance_and_cause
     assert len(out.splitlines()) <= 50
 
 
-def test_formats_are_read_alike(right, tmp_path, capsys):
+def test_formats_are_read_alike(small, tmp_path):
     names = ["vision.norm", "connector.out", "text.blocks.1.attn.probs", "mask.full", "ids"]
-    chosen = {name: right[name] for name in names}
+    chosen = {name: small[2][name] for name in names}
     np.savez(tmp_path / "a.npz", **chosen)
     save_file({name: np.ascontiguousarray(array) for name, array in chosen.items()}, tmp_path / "a.safetensors")
     (tmp_path / "npy").mkdir()
@@ -76,27 +98,29 @@ def test_formats_are_read_alike(right, tmp_path, capsys):
         raw.put(name, array, {"f": "bf16", "b": "bool", "i": "i64"}[array.dtype.kind])
     raw.finish()
     for path in ("a.npz", "a.safetensors", "npy", "raw"):
-        code, record = compared(tmp_path / path, capsys)
+        recipe = goldens.guessed_recipe(open_theirs(tmp_path / path))
+        code, record = judged(tmp_path / path, small, recipe)
         rows = rows_of(record)
+        assert recipe == "bf16-hf-eager"
         assert code == 0 and [name for name in names if rows[name]["status"] == "ok"] == names, path
 
 
-def test_names_of_other_programs_are_found(right, tmp_path, capsys):
-    cfg = load().config
-    ours = ["vision.blocks.2.attn.q", "text.blocks.1.attn_norm", "text.blocks.3.mlp.out", "connector.out"]
+def test_names_of_other_programs_are_found(small, tmp_path):
+    cfg, right = small[0].config, small[2]
+    ours = ["vision.blocks.1.attn.q", "text.blocks.1.attn_norm", "text.blocks.2.mlp.out", "connector.out"]
     found = {}
     for name, place in zip(ours, ("5.x", "4.52-4.57", "graph", "big_vision"), strict=True):
         other = elsewhere(name, cfg)
         found[name] = getattr(other, place, None) or other.modules[place]
     np.savez(tmp_path / "a.npz", **{found[name].replace("/", "|"): right[name] for name in ours})
     names = {each.replace("/", "|"): name for name, each in found.items() if "/" in each}
-    (tmp_path / "map.json").write_text(json.dumps(names))
-    code, record = compared(tmp_path / "a.npz", capsys, "--map", str(tmp_path / "map.json"))
+    code, record = judged(tmp_path / "a.npz", small, names_map=names)
     rows = rows_of(record)
     assert code == 0 and all(rows[name]["status"] == "ok" for name in ours)
 
 
-def test_axes_that_lie_otherwise_are_no_fault_but_are_said(right, tmp_path, capsys):
+def test_axes_that_lie_otherwise_are_no_fault_but_are_said(small, tmp_path):
+    right = small[2]
     q, scores = right["text.blocks.0.attn.q"], right["text.blocks.0.attn.scores"]
     found = {
         "text.blocks.0.attn_norm": right["text.blocks.0.attn_norm"][0],
@@ -108,7 +132,7 @@ def test_axes_that_lie_otherwise_are_no_fault_but_are_said(right, tmp_path, caps
         "mask.full": np.where(right["mask.full"], np.float32(0), np.float32(-3e38))[:, None],
     }
     np.savez(tmp_path / "a.npz", **found)
-    code, record = compared(tmp_path / "a.npz", capsys, "--recipe", "bf16-hf-eager")
+    code, record = judged(tmp_path / "a.npz", small)
     rows = rows_of(record)
     notes = [rows[name]["note"] for name in found]
     assert [(name, rows[name]["status"], rows[name]["message"]) for name in found if rows[name]["status"] != "ok"] == []
@@ -124,41 +148,46 @@ def test_axes_that_lie_otherwise_are_no_fault_but_are_said(right, tmp_path, caps
     ]
 
 
-def test_what_cannot_be_compared_is_code_4(right, tmp_path, capsys):
+def test_logits_of_the_last_token_alone_are_compared(small, tmp_path):
+    last = small[2]["text.logits"][:, -1:]
+    np.savez(tmp_path / "a.npz", **{"text.norm": small[2]["text.norm"], "text.logits": last[:, 0]})
+    code, record = judged(tmp_path / "a.npz", small)
+    assert code == 0 and rows_of(record)["text.logits"]["entire"]["share"] > 0.9
+    np.savez(tmp_path / "b.npz", **{"text.norm": small[2]["text.norm"], "text.logits": small[2]["text.logits"][:, -2]})
+    assert judged(tmp_path / "b.npz", small)[0] == 3
+
+
+def test_what_cannot_be_compared_is_code_4(small, tmp_path):
+    right = small[2]
     np.savez(tmp_path / "a.npz", **{"text.norm": right["text.norm"][:, :5], "text.logits": right["text.logits"]})
-    code, record = compared(tmp_path / "a.npz", capsys)
-    assert code == 4 and rows_of(record)["text.norm"]["message"] == "shape (1, 5, 128), want (1, 68, 128)"
+    code, record = judged(tmp_path / "a.npz", small)
+    assert code == 4 and rows_of(record)["text.norm"]["message"] == "shape (1, 5, 10), want (1, 9, 10)"
     np.savez(tmp_path / "b.npz", nothing=np.zeros(3))
-    code, record = compared(tmp_path / "b.npz", capsys)
+    code, record = judged(tmp_path / "b.npz", small)
     assert code == 4 and "unknown: nothing" in " ".join(record["notes"])
 
 
-def test_nan_is_wrong_and_integers_are_no_floats(right, tmp_path, capsys):
-    spoilt = right["text.norm"].copy()
+def test_nan_is_wrong_and_integers_are_no_floats(small, tmp_path):
+    spoilt = small[2]["text.norm"].copy()
     spoilt[0, 3, 5] = np.nan
-    np.savez(tmp_path / "a.npz", **{"text.norm": spoilt, "vision.norm": right["vision.norm"].astype(np.int32)})
-    code, record = compared(tmp_path / "a.npz", capsys)
+    np.savez(tmp_path / "a.npz", **{"text.norm": spoilt, "vision.norm": small[2]["vision.norm"].astype(np.int32)})
+    code, record = judged(tmp_path / "a.npz", small)
     rows = rows_of(record)
     assert code == 3 and rows["text.norm"]["worst"]["index"] == [0, 3, 5]
     assert rows["vision.norm"]["status"] == "incomparable" and "dtype int32" in rows["vision.norm"]["message"]
 
 
-def test_few_tensors_are_judged_together_and_the_next_to_write_down_is_named(right, tmp_path, capsys):
+def test_few_tensors_are_judged_together_and_the_next_to_write_down_is_named(small, tmp_path):
     """Only the residual was written down; between two of its tensors lies a whole block."""
-    names = ["text.spliced", *(f"text.blocks.{n}.out" for n in range(4))]
-    code, record = compared_of({name: right[name] for name in names}, tmp_path / "a.npz", capsys)
-    assert code == 0
-    broken = round_bf16(right["text.blocks.2.out"] * np.float32(1.05))
-    code, record = compared_of(
-        {name: right[name] for name in names} | {"text.blocks.2.out": broken}, tmp_path / "b.npz", capsys
-    )
-    assert code == 3 and record["first"] == "text.blocks.2.out"
-    assert "write down text.blocks.2." in record["advice"]
-
-
-def compared_of(arrays, path, capsys):
-    np.savez(path, **arrays)
-    return compared(path, capsys, "--recipe", "bf16-hf-eager")
+    right = small[2]
+    names = ["text.spliced", *(f"text.blocks.{n}.out" for n in range(3))]
+    np.savez(tmp_path / "a.npz", **{name: right[name] for name in names})
+    assert judged(tmp_path / "a.npz", small)[0] == 0
+    broken = {"text.blocks.1.out": round_bf16(right["text.blocks.1.out"] * np.float32(1.05))}
+    np.savez(tmp_path / "b.npz", **{name: right[name] for name in names} | broken)
+    code, record = judged(tmp_path / "b.npz", small)
+    assert code == 3 and record["first"] == "text.blocks.1.out"
+    assert "write down text.blocks.1." in record["advice"]
 
 
 def test_expected_failures_pass_and_those_that_do_not_fail_are_told(wrong, tmp_path, capsys):
@@ -194,17 +223,80 @@ def test_a_pack_stands_for_the_model(wrong, right, tmp_path, capsys):
     assert code == 0
 
 
-def test_a_quantised_port_is_told_its_signal_to_noise(right, tmp_path, capsys):
-    rng = np.random.default_rng(0)
+def test_a_quantised_port_is_told_its_signal_to_noise(small, tmp_path):
+    rng, right = np.random.default_rng(0), small[2]
     noisy = {
         name: right[name] * (1 + 0.01 * rng.standard_normal(right[name].shape)).astype(np.float32)
         for name in ("text.blocks.0.out", "text.blocks.1.out", "text.logits")
     }
     np.savez(tmp_path / "a.npz", **noisy)
-    code, record = compared(tmp_path / "a.npz", capsys, "--quantised", "--recipe", "bf16-hf-eager")
+    code, record = judged(tmp_path / "a.npz", small, quantised=True)
     assert code == 0
-    assert all(35 < decibels < 41 for decibels in record["signal_to_noise"].values())  # 1 % is 40 dB
+    assert all(35 < decibels < 45 for decibels in record["signal_to_noise"].values())  # 1 % is 40 dB
     assert 0 < record["logits"]["kl_mean"] < 0.1 and 0.5 < record["logits"]["same_top"] <= 1
+
+
+def test_two_files_are_compared_without_a_model(small, tmp_path, capsys):
+    """A trace stands for the pack; without float64 beside it the bound is that of two correct runs."""
+    model, question, right = small
+    ids, pixels = question.ids, question.pixels
+    path = tmp_path / "ours.safetensors"
+    trace_forward(model, ids, pixels, precision="float32", out=path)
+    mine = dict(trace_forward(model, ids, pixels, precision="float32"))
+    near = {name: array * np.float32(1 + 1e-6) if array.dtype == np.float32 else array for name, array in mine.items()}
+    np.savez(tmp_path / "near.npz", **near)
+    code, record = compared(tmp_path / "near.npz", capsys, "--pack", str(path), question=[])
+    assert code == 0 and {row["status"] for row in record["rows"]} == {"ok"}
+    near["text.blocks.1.out"] = near["text.blocks.1.out"] * np.float32(1.0001)
+    np.savez(tmp_path / "far.npz", **near)
+    code, record = compared(tmp_path / "far.npz", capsys, "--pack", str(path), question=[])
+    assert code == 3 and record["first"] == "text.blocks.1.out"
+    code, told = compared(tmp_path / "far.npz", capsys, "--pack", str(tmp_path / "near.npz"), question=[])
+    assert code == 2 and len(told.splitlines()) == 1
+
+
+def test_weights_wider_than_bfloat16_are_said_to_be_rounded_first(small, tmp_path):
+    """Their truth too is of the rounded weights, so that a port with those alone is not called wrong for it."""
+    np.savez(tmp_path / "a.npz", **small[2])
+    notes = judged(tmp_path / "a.npz", small)[1]["notes"]
+    assert any("wider than bfloat16" in note for note in notes)
+    assert not any("wider" in note for note in judged(tmp_path / "a.npz", small, "float32")[1]["notes"])
+    model = small[0]
+    narrow = {name: round_bf16(array) for name, array in model.weights.arrays.items()}
+    rounded = replace(model, weights=replace(model.weights, arrays=narrow))
+    truths = []
+    for each in (model, rounded):
+        kept: list = []
+        run_beside(each, small[1], "bf16-hf-eager", lambda name, ours, truth, kept=kept: kept.append(truth))
+        truths.append(kept)
+    assert all(np.array_equal(*pair) for pair in zip(*truths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "painted"),
+    [
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        (["--color", "never"], {}, False),
+        ([], {}, True),
+        ([], {"NO_COLOR": "1"}, False),
+        ([], {"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(words, variables, painted, tmp_path, monkeypatch, capsys):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    folder = ROOT / "golden" / "pack-1"
+    assert cli.main(["compare", str(folder / "recipe.safetensors"), "--pack", str(folder), *words]) == 0
+    assert ("\x1b[" in capsys.readouterr().out) == painted
+
+
+def test_no_colours_where_the_output_is_no_terminal(capsys):
+    folder = ROOT / "golden" / "pack-1"
+    assert cli.main(["compare", str(folder / "recipe.safetensors"), "--pack", str(folder)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_feed_gives_what_an_operation_reads(tmp_path, right, capsys):

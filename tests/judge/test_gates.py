@@ -1,5 +1,8 @@
 """The gates: what each lets pass and what it stops; and the judge's table of five wrong accumulators on seven sets."""
 
+import functools
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -8,11 +11,17 @@ from npgemma.judge import accumulators, datasets, gates
 LENGTHS = (72, 256, 588, 1152)
 
 
-def judged(accumulate, name, length, seed=0):
-    """The dot-product gate's verdict of one accumulator on one set."""
+@functools.cache
+def factors(name, length, seed):
+    """A set's factors, their exact product, and the product of their sizes."""
     x, weight = datasets.factors(name, length, seed)
     exact = x.astype(np.float64) @ weight.T.astype(np.float64)
-    magnitude = np.abs(x).astype(np.float64) @ np.abs(weight).T.astype(np.float64)
+    return x, weight, exact, np.abs(x).astype(np.float64) @ np.abs(weight).T.astype(np.float64)
+
+
+def judged(accumulate, name, length, seed=0):
+    """The dot-product gate's verdict of one accumulator on one set."""
+    x, weight, exact, magnitude = factors(name, length, seed)
     product = gates.Product(length, one_sided=name in datasets.ONE_SIDED)
     return gates.dot(accumulate(x, weight), exact, magnitude, product)
 
@@ -46,6 +55,19 @@ def test_only_the_sums_of_errors_see_what_is_rounded_too_early(fault):
     verdict = judged(accumulators.FAULTY[fault], "gaussian", 2048)
     assert verdict.figures["worst"] < verdict.figures["limit"]
     assert not verdict.passed
+
+
+def test_a_large_tensor_is_judged_a_piece_at_a_time():
+    """Beside the tensors themselves, which may be mapped, no more memory than a few pieces in float64."""
+    theirs = np.ones((8, 1 << 20), np.float32)
+    ours, real = theirs.copy(), np.broadcast_to(True, theirs.shape)
+    given_back = []
+    tracemalloc.start()
+    assert gates.alone(theirs, ours, 1e-5, real, lambda: given_back.append(1)).passed
+    assert gates.dual_delta(theirs, ours, ours, real=real).passed
+    assert tracemalloc.get_traced_memory()[1] < 5 * gates.PIECE * 8 < theirs.nbytes
+    tracemalloc.stop()
+    assert len(given_back) == theirs.size // gates.PIECE // gates.STRETCH
 
 
 def test_counted_roundings_and_limits_are_those_of_the_method():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import random_models
 
 from golden import GOLDEN
 from npgemma import load
@@ -55,3 +56,39 @@ def test_names_of_llama_cpps_graph_are_found_without_a_map():
     found, notes = known_names(theirs, cfg, {})
     assert set(found) == {*wanted, "text.norm", "text.logits"}
     assert all("taken for" in note for note in notes)  # a tensor and its rotated form have one name there
+
+
+# ---- big_vision: another framework (JAX), by its own names ----
+
+
+def beside_big_vision(generation, wrong=""):
+    """The comparison of what big_vision computed with the model of the same numbers."""
+    cfg = random_models.as_big_vision_has_it(generation)
+    asked = random_models.random_prompt(cfg)
+    positions = np.broadcast_to(np.arange(asked["ids"].shape[1]), asked["ids"].shape)  # from 0 there
+    question = given(cfg, asked["ids"], asked["pixels"], asked["token_types"], positions=positions)
+    theirs = open_theirs(FOLDER / f"big-vision-{generation}{wrong}.npz")
+    return goldens.compare_beside(random_models.random_model(cfg, "float32"), question, "float32", theirs, {}, False)
+
+
+@pytest.mark.parametrize("generation", random_models.GENERATIONS)
+def test_big_visions_names_are_found_without_a_map_and_its_tensors_pass(generation):
+    found = beside_big_vision(generation)
+    compared = [row for row in found.rows if row.status != "missing"]
+    assert found.first is None and {row.status for row in compared} <= {"ok", "follows"}
+    depth = {"vision": 2, "text": len(found.cfg.text.layer_windows)}
+    names = {row.name for row in compared}
+    assert {f"vision.blocks.{n}.{name}" for n in range(depth["vision"]) for name in (
+        "attn_norm", "attn.q", "attn.k", "attn.v", "attn.out", "middle", "mlp_norm", "mlp.up", "mlp.out", "out",
+    )} <= names
+    assert {f"text.blocks.{n}.{name}" for n in range(depth["text"]) for name in (
+        "attn_norm", "attn.q", "attn.k", "attn.v", "attn.out", "mlp_norm", "mlp.out", "out",
+    )} <= names
+    assert {"vision.patches", "vision.embedded", "vision.norm", "connector.out", "mask.full", "text.norm",
+            "text.logits"} <= names  # fmt: skip
+
+
+def test_a_wrong_gelu_in_big_vision_is_located_and_named():
+    first = beside_big_vision("paligemma-2", "-erf").first
+    assert first.name == "vision.blocks.0.mlp.hidden" and first.theirs.startswith("img/")
+    assert [cause.name for cause in first.causes] == ["gelu-erf"]

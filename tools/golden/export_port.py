@@ -75,20 +75,24 @@ def put_wrong_gelu(model):
 
 def run(folder, question, dtype, attention, wrong_gelu):
     """Every recorded tensor of one forward pass."""
-    given, pixels = question
     model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
     if wrong_gelu:
         put_wrong_gelu(model)
     found = {}
     hook_everything(model, found)
+    found["lm_head"] = ask(model, question, dtype)
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
+def ask(model, question, dtype):
+    """Run the model on a question: its logits, which the head's module gives before PaliGemma 2's final soft-cap."""
+    given, pixels = question
     arguments = {"input_ids": given["ids"], "token_type_ids": given["token_types"],
                  "attention_mask": given["attention_mask"], "position_ids": given["positions"]}
     if pixels is not None:
         arguments["pixel_values"] = pixels.permute(0, 3, 1, 2).to(dtype)
     with torch.no_grad():
-        # The head's module gives logits before PaliGemma 2's final soft-cap.
-        found["lm_head"] = model(**arguments, use_cache=False).logits.contiguous()
-    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+        return model(**arguments, use_cache=False).logits.contiguous()
 
 
 def main():
