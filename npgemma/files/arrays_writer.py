@@ -91,5 +91,7 @@ def put_file(path: Path, array: np.ndarray) -> None:
 
 def write_array(file: Any, array: np.ndarray) -> None:
     """Write an array in NumPy's format."""
-    whole = np.asarray(array, order="C")
-    np.lib.format.write_array(file, whole.view("V2") if whole.dtype == np.uint16 else whole, allow_pickle=False)
+    whole = np.ascontiguousarray(array).reshape(array.shape)
+    stored = whole.view("V2") if whole.dtype == np.uint16 else whole
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(stored))
+    file.write(whole.reshape(-1).view(np.uint8).data)
