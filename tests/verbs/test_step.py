@@ -30,10 +30,11 @@ class Terminal:
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=env | environment
         )
         os.close(theirs)
+        self.ahead = ""
 
     def until(self, wanted, seconds=30):
-        """What is shown up to ``wanted``."""
-        shown, end = "", time.monotonic() + seconds
+        """What is shown up to ``wanted``; what was read beyond it comes first next time."""
+        shown, end = self.ahead, time.monotonic() + seconds
         while wanted not in shown:
             readable, _, _ = select.select([self.ours], [], [], max(0.0, end - time.monotonic()))
             assert readable, f"no {wanted!r} in {shown!r}"
@@ -41,7 +42,8 @@ class Terminal:
                 shown += os.read(self.ours, 4000).decode(errors="replace")
             except OSError:  # Linux, when the other side has closed
                 raise AssertionError(f"ended without {wanted!r}: {shown!r}") from None
-        return shown.replace("\r\n", "\n")
+        before, found, self.ahead = shown.partition(wanted)
+        return (before + found).replace("\r\n", "\n")
 
     def type(self, line, wanted):
         """Type a line, and give what is shown up to ``wanted``."""
