@@ -84,9 +84,10 @@ def writing(path: Path | str, force: bool = False, nbytes: int = 0) -> Iterator[
             os.replace(partial, path)
             remember(path.parent)
     except BaseException:
-        if file is not None:
-            with contextlib.suppress(OSError):  # the error that matters is the one under way
-                partial.unlink()
+        with contextlib.suppress(OSError, OutputError):  # the error that matters is the one under way
+            if file is None:  # a signal came between making it and knowing it; another process's is refused
+                file = fresh(partial, path)
+            partial.unlink()
         raise
     finally:
         if file is not None:

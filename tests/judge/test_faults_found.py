@@ -205,8 +205,8 @@ def softmax_by_exp2(x):
 
 def shared_by(count):
     """Products cut into small blocks that so many of our threads take."""
-    few = [(products, name, 3) for name in ("ROWS_OF_BLOCK", "FEW_ROWS")]
-    return [(threads, "blas_has_one", lambda: True), (threads, "num_threads", lambda: count), *few]
+    few = [(products, "ALONE", 0), *((products, name, 3) for name in ("ROWS_OF_BLOCK", "FEW_ROWS"))]
+    return [(threads, "blas_threads", lambda: 1), (threads, "num_threads", lambda: count), *few]
 
 
 VARIANTS_OF_RUNS = {

@@ -1,5 +1,6 @@
 """--device: what a command says on the pretended card is what it says on the host; mistakes are one line."""
 
+import io
 import json
 import re
 import sys
@@ -92,11 +93,10 @@ def test_a_breakpoint_is_asked_of_the_cards_array(capsys, monkeypatch):
 
 
 def test_a_walk_shows_the_cards_tensors(capsys, monkeypatch):
-    commands = iter(["n text.blocks.0.out", "p", "l", "q"])
-    monkeypatch.setattr("builtins.input", lambda prompt="": next(commands))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n text.blocks.0.out\np\nl\nq\n"))
     with planted():
         code, out, err = said(capsys, "step", *QUESTION, "--device", "cuda")
-    assert code in (0, 130) and "the model would say now" in out + err
+    assert code in (0, 130) and "the model would say now" in out + err, err
 
 
 def test_compare_judges_on_the_host_what_the_card_computed(capsys, tmp_path):
