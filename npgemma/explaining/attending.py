@@ -141,9 +141,10 @@ def who_may_look(run: Run) -> Panel:
     ]
     sentences = [
         say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
-            "it stands first, is read knowing what is asked. The {answer} tokens of the answer see all of that, and of "
-            "the answer what is already written. Of all pairs, {full:.0%} are allowed; a causal mask would allow "
-            "{causal:.0%}.",
+            "it stands first, is read knowing what is asked. Nothing of these is to be guessed, so nothing need be "
+            "hidden. The {answer} tokens of the answer see all of that, and of the answer what is already written: "
+            "each is to be guessed before the next exists. Of all pairs, {full:.0%} are allowed; a causal mask would "
+            "allow {causal:.0%}.",
             prompt=prompt, answer=answer, full=float(full.mean()), causal=float(causal.mean())),
     ]
     if window is not None:

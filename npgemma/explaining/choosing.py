@@ -34,8 +34,9 @@ def lens(run: Run) -> Panel:
         "lens", "What each block would say",
         (
             say("The last vector is scored against every row of the token table. One can do that after any block, and "
-                "see the answer take shape: choose a token of the answer and read down. The {count} tokens of this "
-                "answer were settled, on average, after block {settled:.1f} of {depth} (counted from nought).",
+                "see the answer take shape (a logit lens): choose a token of the answer and read down. A token is "
+                "settled where it is the likeliest from there to the end; the {count} tokens of this answer were, on "
+                "average, after block {settled:.1f} of {depth} (counted from nought).",
                 count=len(pieces), settled=float(np.mean(settled)), depth=depth),
         ),
         "nostalgebraist 2020; Press & Wolf 2017",

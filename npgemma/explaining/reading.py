@@ -89,7 +89,8 @@ def rotation(run: Run) -> Panel:
                 "pairs, as points on wheels, and turns every wheel by the token's position times its own speed: the "
                 "fastest by {fast:.2f} radians a position, the slowest by {slow:.2g}.",
                 pairs=H // 2, fast=float(radians[1, 0]), slow=float(radians[1, -1])),
-            say("When a question meets a label, only the difference of their turns remains. Here the last token asks "
+            say("A question meets a label in a product of arrows, which depends on the angle between them alone: turn "
+                "both alike and it stays, so that only the difference of their turns remains. Here the last token asks "
                 "the one before it (positions {late} and {early}) and the first head's score is {here:.4f}; with both "
                 "moved on by {moved} positions it is {there:.4f}.",
                 late=late, early=early, here=here, moved=MOVED, there=moved),
@@ -138,11 +139,11 @@ def norms(run: Run) -> Panel:
     return Panel(
         "norms", "Three ways to bring numbers to one scale",
         (
-            say("RMS norm divides a vector by the typical size of its own numbers ({before:.2f} for the last token "
-                "before block {block}), so that it becomes {after:.2f}. Then each number is multiplied by `1 + "
-                "weight`: Gemma stores gains as offsets from one, so that a weight of nought changes nothing. The "
-                "gains here lie between {least:.2f} and {most:.2f}. Who forgets the `1 +` multiplies by numbers of the "
-                "size {forgotten:.2f}.",
+            say("RMS norm, the decoder's, divides a vector by the typical size of its own numbers ({before:.2f} for "
+                "the last token before block {block}), so that it becomes {after:.2f}. Then each number is multiplied "
+                "by `1 + weight`: Gemma stores gains as offsets from one, so that a weight of nought changes nothing. "
+                "The gains here lie between {least:.2f} and {most:.2f}. Who forgets the `1 +` multiplies by the stored "
+                "weights themselves, whose typical size is {forgotten:.2f}.",
                 before=rms(x), block=number, after=rms(plain), least=float(1 + gain.min()), most=float(1 + gain.max()),
                 forgotten=rms(gain)),
             say("Layer norm, in the tower, takes the vector's own mean ({mean:.3f} here) away first. Batch norm, which "
