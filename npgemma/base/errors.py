@@ -5,6 +5,15 @@ Every class inherits :class:`NpgemmaError` and the built-in that fits, so that b
 """
 
 
+LONGEST = 2400  # characters of a message; what a file says of itself may be megabytes
+
+
+def shortened(message: str) -> str:
+    """Give a message with its middle left out where it is too long: the place stands first, what to do last."""
+    half = LONGEST // 2 - 1
+    return message if len(message) <= LONGEST else f"{message[:half]} … {message[-half:]}"
+
+
 class NpgemmaError(Exception):
     """Any mistake in an input that npgemma found: a file, a picture, a prompt, an argument.
 
@@ -17,7 +26,7 @@ class NpgemmaError(Exception):
     """
 
     def __init__(self, message: str = "", argument: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.argument = argument
 
     def __str__(self) -> str:
