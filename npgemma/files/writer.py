@@ -83,11 +83,14 @@ def writing(path: Path | str, force: bool = False, nbytes: int = 0) -> Iterator[
             check_target(path, force)  # it may have appeared meanwhile
             os.replace(partial, path)
             remember(path.parent)
-    except BaseException:
+    except BaseException as problem:
         with contextlib.suppress(OSError, OutputError):  # the error that matters is the one under way
-            if file is None:  # a signal came between making it and knowing it; another process's is refused
-                file = fresh(partial, path)
-            partial.unlink()
+            if file is not None:
+                partial.unlink()
+            elif isinstance(problem, KeyboardInterrupt):
+                # It came between making the file and knowing it: what nobody has locked is ours, or nobody's.
+                with locked(partial, path, NO_LINK):
+                    partial.unlink()
         raise
     finally:
         if file is not None:
@@ -111,16 +114,21 @@ def writing_folder(path: Path | str, nbytes: int = 0) -> Iterator[Path]:
     path = Path(path)
     check_target(path, None, nbytes)
     partial = path.with_name(f".{path.name}.partial")
-    with naming(path):
-        descriptor = own_folder(partial, path)
+    descriptor = None
     try:
+        with naming(path):
+            descriptor = own_folder(partial, path)
         yield partial
         with naming(path):
             check_target(path, None)  # it may have appeared meanwhile
             partial.rename(path)
             remember(path.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as problem:
+        with contextlib.suppress(OSError, OutputError):
+            if descriptor is None and isinstance(problem, KeyboardInterrupt):
+                descriptor = own_folder(partial, path)  # as above
+            if descriptor is not None or fcntl is None:
+                shutil.rmtree(partial)
         raise
     finally:
         if descriptor is not None:

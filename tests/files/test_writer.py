@@ -107,6 +107,44 @@ with writing({str(tmp_path / "a")!r}) as output:
     assert (tmp_path / "a").read_bytes() == b"whole" and (tmp_path / "other").read_bytes() == b"half"
 
 
+@pytest.mark.parametrize("writes, makes", [(writer.writing, "fresh"), (writer.writing_folder, "own_folder")])
+def test_an_interrupt_between_making_and_knowing_leaves_nothing(tmp_path, monkeypatch, writes, makes):
+    right, calls = getattr(writer, makes), []
+
+    def interrupted(*args):
+        made = right(*args)
+        calls.append(made)
+        if len(calls) == 1:
+            os.close(made) if isinstance(made, int) else made.close()
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(writer, makes, interrupted)
+    with pytest.raises(KeyboardInterrupt), writes(tmp_path / "a"):
+        pass
+    assert calls and names(tmp_path) == []
+
+
+def test_an_interrupt_leaves_what_another_process_writes(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for writes, makes in ((writer.writing, "fresh"), (writer.writing_folder, "own_folder")):
+        with writes(tmp_path / makes):
+            with monkeypatch.context() as patch:
+                patch.setattr(writer, "fresh", interrupted)
+                patch.setattr(writer, "own_folder", once(interrupted, writer.own_folder))
+                with pytest.raises(KeyboardInterrupt), writes(tmp_path / makes):
+                    pass
+    assert names(tmp_path) == ["fresh", "own_folder"]
+
+
+def once(first, after):
+    """A function that is one at its first call, another later."""
+    calls = iter([first])
+    return lambda *args: next(calls, after)(*args)
+
+
 def test_a_planted_link_is_not_followed(tmp_path):
     (tmp_path / "mine").write_bytes(b"mine")
     (tmp_path / ".a.partial").symlink_to(tmp_path / "mine")
