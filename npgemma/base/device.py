@@ -6,13 +6,13 @@ before.  Not supported: models on two cards in one thread.
 """
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from npgemma.base.errors import InputError
+from npgemma.base.named import Named
 
 HOST = "cpu"
 NAMES = re.compile(r"cuda(?::(\d{1,3}))?")
@@ -155,7 +155,7 @@ def enter(x) -> None:
         card.use()
 
 
-class Fetched(Mapping):
+class Fetched(Named):
     """Arrays by name, each brought to the host when it is asked for: those of the host are the same arrays.
 
     Parameters
@@ -163,17 +163,5 @@ class Fetched(Mapping):
     arrays : mapping of str to array
     """
 
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self.arrays = arrays
-
     def __getitem__(self, name: str) -> np.ndarray:
         return to_host(self.arrays[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.arrays
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)

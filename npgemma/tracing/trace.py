@@ -7,7 +7,7 @@ are mapped from there.  Generated tokens come as ``step.0.…``, ``step.1.…``;
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from npgemma.base.describe import describe, size_of
 from npgemma.base.device import to_host
 from npgemma.base.errors import InputError, InputTypeError, NonfiniteError, TensorError
+from npgemma.base.named import Named
 from npgemma.base.version import version
 from npgemma.files.arrays_writer import format_of, writing_arrays
 from npgemma.files.safetensors_file import open_safetensors
@@ -31,7 +32,7 @@ from npgemma.tracing.selection import nearest
 
 
 @dataclass(frozen=True, repr=False)
-class Trace(Mapping[str, np.ndarray]):
+class Trace(Named):
     """Read-only arrays by name, in order of execution.
 
     Parameters
@@ -49,15 +50,6 @@ class Trace(Mapping[str, np.ndarray]):
             near = ", ".join(nearest(str(name), self.arrays)) or "none"
             raise TensorError(f"no tensor {name!r} among the {len(self)} of this trace; nearest: {near}")
         return self.arrays[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.arrays
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
 
     def __repr__(self) -> str:
         nbytes = sum(array.nbytes for array in self.arrays.values())

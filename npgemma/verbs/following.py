@@ -4,10 +4,11 @@ Each product reads its matrix once for each pass, and takes as long as the matri
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from npgemma.base.named import Named
 from npgemma.base.tensors import schema
 from npgemma.paligemma import Model
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 16
 
 
-class Counted(Mapping[str, Any]):
+class Counted(Named):
     """Weights that tell how much of the work is done when one of them is read.
 
     Parameters
@@ -36,7 +37,8 @@ class Counted(Mapping[str, Any]):
         self, arrays: Mapping[str, Any], costs: tuple[dict[str, float], dict[str, float]], total: float,
         tell: Callable[[float, float], Any],
     ) -> None:
-        self.arrays, self.costs, self.total, self.tell = arrays, costs, total, tell
+        super().__init__(arrays)
+        self.costs, self.total, self.tell = costs, total, tell
         self.read: set[str] = set()
         self.done = 0.0
 
@@ -45,16 +47,7 @@ class Counted(Mapping[str, Any]):
             self.tell(self.done, self.total)
         self.done += self.costs[name in self.read].get(name, 0.0)
         self.read.add(name)
-        return self.arrays[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.arrays
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
+        return super().__getitem__(name)
 
 
 def following(
