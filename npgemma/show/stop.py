@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,11 +23,23 @@ from npgemma.show.mask_art import beside, draw_attention_row, draw_mask
 from npgemma.show.token_table import pieces_of, token_table
 from npgemma.tracing.plan import Question
 from npgemma.tracing.selection import without_step
+from npgemma.tracing.trace import Stopped
 
 # Values of a large weight or tensor that a line is made from.
 LOOKED_AT = 1 << 20
 BLOCK_OUT = r"text\.blocks\.\d+\.out"
 RESIDUAL = rf"text\.spliced|text\.blocks\.\d+\.middle|{BLOCK_OUT}"
+
+
+def command_of(read: Callable[[str], str], where: str) -> tuple[str, str]:
+    """Read a command and what stands behind it; ``q``, and the end of what is typed, end the walk."""
+    try:
+        command, _, rest = read(f"({where}) ").strip().partition(" ")
+    except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
+        raise Stopped from None
+    if command == "q":
+        raise Stopped
+    return command, rest.strip()
 
 
 @dataclass(frozen=True)

@@ -146,18 +146,13 @@ class Walk:
 
     def ask(self, where: str) -> tuple[str, str]:
         """Read a command and what stands behind it; going back, over again and leaving are done at once."""
-        try:
-            command, _, rest = self.read(f"({where}) ").strip().partition(" ")
-        except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
-            raise Stopped from None
-        if command == "q":
-            raise Stopped
+        command, rest = stop.command_of(self.read, where)
         if command == "restart":
             self.visited.clear()
             raise Again
         if command == "back":
-            self.back(rest.strip(), self.passed if where == END else self.passed[:-1])
-        return command, rest.strip()
+            self.back(rest, self.passed if where == END else self.passed[:-1])
+        return command, rest
 
     def answer(self, command: str, rest: str, here: stop.Stop) -> str:
         """What a command prints."""

@@ -9,12 +9,12 @@ import numpy as np
 
 from npgemma.base import printer
 from npgemma.base.describe import describe
+from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Tensor
 from npgemma.show.breaking import layer_frame, stop_in
-from npgemma.show.stop import LOOKED_AT, statement_at
+from npgemma.show.stop import LOOKED_AT, command_of, statement_at
 from npgemma.tracing.selection import as_patterns, check_patterns, matches
-from npgemma.tracing.trace import Stopped
 
 HELP = """  Enter       go on to the next gradient, which is of the tensor before
   n GLOB      run to the gradient of a tensor, such as n text.blocks.3.attn.probs
@@ -66,12 +66,7 @@ class WalkBack:
 
     def asked(self, name: str, d, frame: FrameType) -> tuple[Any, bool]:
         """Ask for a command and do it: what goes on instead of the gradient, if anything; True to go on."""
-        try:
-            command, _, rest = self.read(f"(grad {name}) ").strip().partition(" ")
-        except (EOFError, RuntimeError):  # RuntimeError: standard input was closed before the start
-            raise Stopped from None
-        if command == "q":
-            raise Stopped
+        command, rest = command_of(self.read, f"grad {name}")
         if command == "d":
             stop_in(frame)
         elif command == "n" and rest:
@@ -79,7 +74,7 @@ class WalkBack:
         elif command == "r" and rest:
             return self.replaced(rest, d)
         elif command:
-            values = np.array2string(d, threshold=400, edgeitems=3, max_line_width=120)
+            values = np.array2string(to_host(d), threshold=400, edgeitems=3, max_line_width=120)
             self.write(values if command == "p" else f"  there is no command {command!r}; there are\n{HELP}")
         return None, command in ("", "d")
 
@@ -98,7 +93,7 @@ class WalkBack:
     def replaced(self, expression: str, d) -> tuple[Any, bool]:
         """The value of an expression, if it is an array like d."""
         try:
-            value = np.asarray(eval(expression, {"np": np, "d": d}))
+            value = np.asarray(eval(expression, {"np": np, "d": d}), like=d)
         except Exception as problem:  # whatever was typed may raise whatever it likes
             self.write(f"  {type(problem).__name__}: {problem}")
             return None, False
