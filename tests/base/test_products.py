@@ -185,3 +185,20 @@ def test_stacked_products_are_shared_without_a_change_of_bits(monkeypatch, heads
     for number in (2, 1):
         monkeypatch.setattr(threads, "blas_threads", lambda number=number: number)
         assert np.array_equal(products.stacked(a, b), a @ b)
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 30])
+def test_a_product_too_small_to_share_is_the_callers_alone(monkeypatch, num_rows):
+    monkeypatch.setattr(threads, "blas_threads", lambda: 1)
+    monkeypatch.setattr(threads, "num_threads", lambda: 4)
+    parts = []
+
+    def share(size, at_once, work):
+        parts.append(-(-size // at_once))
+        work(slice(0, size))
+
+    monkeypatch.setattr(threads, "share", share)
+    D = products.ALONE // num_rows // 64
+    for F in (64, 128):
+        products.linear(np.ones((num_rows, D), np.float32), np.ones((F, D), np.float32))
+    assert parts[0] == 1 and parts[1] > 1
