@@ -87,7 +87,7 @@ def linear(x, weight):
         return by_dots(x, weight)
     if threads.blas_threads() == 1:
         return by_blocks(x, weight)
-    # BLAS gives the transposed product the same bits, a tenth sooner.
+    # Transposed, BLAS takes half the time, as a median over the models' matrices and 13 to 261 rows, with other bits.
     return by_blas(x, weight) if half.is_stored(weight) else (weight @ x.T).T
 
 
