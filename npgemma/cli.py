@@ -182,6 +182,25 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def signals_waiting() -> Iterator[None]:
+    """Let signals wait while NumPy is imported: its C code makes an ImportError of one that comes in its midst."""
+    came: list[int] = []
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers if callable(signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}  # only the main thread may
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        handlers[number](number, None)
+
+
 def run(words: Sequence[str]) -> int:
     """Parse the words of a command and do it."""
     if words[:1] == ["help"]:  # as git has it: npgemma help generate
@@ -198,7 +217,8 @@ def run(words: Sequence[str]) -> int:
         parser.print_help()
         return DONE
     check_room()
-    _, verbs = build_parser(words[:1])
+    with signals_waiting():
+        _, verbs = build_parser(words[:1])
     # The verb's own parser reads its words: only so may options stand between IMAGE and PROMPT.
     parser = verbs[words[0]]
     args, unknown = parser.parse_known_intermixed_args(option_names.dashed(words[1:]))

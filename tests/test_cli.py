@@ -251,6 +251,23 @@ def test_ctrl_c_while_numpy_is_imported_is_one_line():
     assert (process.returncode, out, err) == (130, b"", b"npgemma: interrupted\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_waits_until_imports_are_done(name, monkeypatch, capsys):
+    """An import that a signal breaks off may report anything: NumPy's C code makes an ImportError of it."""
+    number, done = getattr(signal, name), []
+
+    def imported(verbs):
+        signal.raise_signal(number)
+        done.append("whole")
+        return None, {}
+
+    monkeypatch.setattr(cli, "build_parser", imported)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    code = cli.main(["generate"])
+    assert done == ["whole"] and code == 128 + number and capsys.readouterr().out == ""
+    assert before == {each: signal.getsignal(each) for each in before}
+
+
 def test_the_command_can_speak_before_numpy_is_there():
     code = "import sys, npgemma.cli; print([name for name in sys.modules if name in ('numpy', 'PIL', 'pdb')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
