@@ -11,6 +11,7 @@ can do the same by the two variables, or leave its many-row products to BLAS's t
 """
 
 import contextlib
+import contextvars
 import functools
 import os
 import sys
@@ -77,6 +78,8 @@ def processors() -> int:
 def share(size, at_once, work) -> None:
     """Run ``work(slice)`` on ``at_once`` of ``size`` after the other: each thread, the caller's too, takes the next.
 
+    All of them in the caller's context: what its ``np.errstate`` is silent about, no helper warns of.
+
     Parameters
     ----------
     size, at_once : int
@@ -93,7 +96,7 @@ def share(size, at_once, work) -> None:
     try:
         with contextlib.suppress(RuntimeError):  # When the interpreter ends, no thread starts: the caller does it all.
             for _ in range(min(num_threads(), len(cuts)) - 1):
-                helpers.append(pool().submit(take))
+                helpers.append(pool().submit(contextvars.copy_context().run, take))
         take()
         for helper in helpers:
             helper.result()

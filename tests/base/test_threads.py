@@ -79,6 +79,19 @@ def test_every_block_is_worked_on_once_and_one_block_is_the_callers(monkeypatch)
     assert workers == [threading.get_ident()]
 
 
+def test_helpers_work_in_the_callers_context(monkeypatch):
+    use(monkeypatch, 2)
+    both, seen = threading.Barrier(2, timeout=10), []
+
+    def work(piece):
+        both.wait()  # one piece each
+        seen.append(np.geterr()["invalid"])
+
+    with np.errstate(invalid="call"):
+        threads.share(2, 1, work)
+    assert seen == ["call", "call"]
+
+
 def test_a_failure_in_a_helper_thread_reaches_the_caller(monkeypatch):
     use(monkeypatch, 2)
     caller = threading.get_ident()

@@ -82,10 +82,10 @@ def paint(stroke, size, rng):
             x, y = left + (x - 0.5) * side, top + (y - 0.5) * side
             canvas.ellipse((x - radius, y - radius, x + radius, y + radius), 255)
     painted = np.asarray(image) > 0
-    outside = Image.new("L", (size[0] + 2, size[1] + 2), 0)
-    outside.paste(image, (1, 1))
+    enclosed, (left, top, right, bottom) = np.zeros_like(painted), image.getbbox()
+    outside = image.crop((left - 1, top - 1, right + 1, bottom + 1))  # no more: the fill goes a pixel at a time
     ImageDraw.floodfill(outside, (0, 0), 128)
-    enclosed = np.asarray(outside)[1:-1, 1:-1] != 128
+    enclosed[top:bottom, left:right] = np.asarray(outside)[1:-1, 1:-1] != 128
     return (enclosed if stroke.filled else painted), enclosed
 
 
