@@ -96,6 +96,12 @@ class Instead(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         return self.sources[path].encode()
 
 
+def say(line):
+    """Write a line beside what pytest captures."""
+    sys.__stdout__.write(line + "\n")
+    sys.__stdout__.flush()
+
+
 class Loop:
     """Pytest's loop over the tests: all of them once, then for each check those that meet it."""
 
@@ -134,17 +140,18 @@ class Loop:
         return found
 
     def pytest_runtestloop(self, session):
-        fallen = self.passes(session.items)
-        if fallen:
-            raise session.Failed(f"{fallen} falls with all checks on")
-        met = {place: self.in_order([item for item in items if item]) for place, items in self.met.items()}
+        items = list(session.items)
+        while fallen := self.passes([item for item in items if item not in self.took]):
+            # Some look at the source itself, whose lines are others now.
+            say(f"LEFT OUT, falls with all checks on: {fallen}")
+            items = [item for item in items if item.nodeid != fallen]
+        met = {place: self.in_order([item for item in met if item in self.took]) for place, met in self.met.items()}
         for place, text in self.checks:
             self.off = place
             fallen = self.passes(met[place]) if met.get(place) else None
             verdict = f"noticed by {fallen}" if fallen else "UNNOTICED" if met.get(place) else "MET BY NO TEST"
             self.unnoticed += [] if fallen else [place]
-            sys.__stdout__.write(f"{verdict} | {place}: {text}\n")
-            sys.__stdout__.flush()
+            say(f"{verdict} | {place}: {text}")
         return True
 
 
