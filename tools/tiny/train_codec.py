@@ -20,8 +20,8 @@ from torch import nn
 
 SIDE, WORDS, CODE = 64, 128, 32
 ENCODER, DECODER = (1, 8, 16, 32, 64), (64, 64, 32, 16, 8)
-HABITS = Habits(outlined=0.3, cut=0.25)
-POOL, BATCH = 24_000, 32
+HABITS = Habits(outlined=0.35, cut=0.25)
+POOL, BATCH = 48_000, 32
 WARM_UP = 300  # steps without words
 DECAY = 0.99  # of the moving averages
 COMMITMENT = 0.25
@@ -103,16 +103,25 @@ def make_pool(count, seed):
     return torch.from_numpy(pool)
 
 
+def miss(painted, x):
+    """Mean square of what is painted wrongly; a pixel is not, however far it lies on the right side of its edge.
+
+    Masks are read by their sign: the mean square of painted - x spends the decoder on flat insides and outsides, and
+    after 3,000 steps of both gave an IoU of 0.965 and 0.870 (strokes) where this gave 0.967 and 0.875.
+    """
+    return torch.where(x.abs() == 1, F.relu(1 - x * painted), painted - x).square().mean()
+
+
 def loss_of(codec, x, step):
-    """Mean square of what is painted wrongly, and of what lies between vectors and their words."""
+    """What is painted wrongly, and what lies between vectors and their words."""
     vectors = codec.vectors(x)
     if step < WARM_UP:
-        return F.mse_loss(codec.paint(vectors), x)
+        return miss(codec.paint(vectors), x)
     chosen = codec.nearest(vectors.detach())
     words = codec.words[chosen]
     codec.follow(vectors.detach(), chosen)
     painted = codec.paint(vectors + (words - vectors).detach())  # gradients pass the words by
-    return F.mse_loss(painted, x) + COMMITMENT * F.mse_loss(vectors, words)
+    return miss(painted, x) + COMMITMENT * F.mse_loss(vectors, words)
 
 
 def train(folder, steps, threads):
@@ -165,7 +174,7 @@ def write(codec, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--steps", type=int, default=32_000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
