@@ -41,9 +41,9 @@ def attend(q, k, v, mask, w, scale, softcap):
     B, T, N, H = q.shape
     S, K = k.shape[1:3]
     at_once = max(1, SCORES_AT_ONCE // (B * N * S))
-    if w.observe is None and T > at_once:  # Nobody wants to see the scores whole.
-        pieces = zip(blocks.cut(q, "btnh", "t", at_once), blocks.cut(mask, "bts", "t", at_once))
-        return blocks.join([attend(few, k, v, seen, w, scale, softcap) for few, seen in pieces], "btd", "t")
+    pieces = blocks.heads_and_rows(q, k, v, mask, at_once)
+    if w.observe is None and len(pieces) * len(pieces[0]) > 1:  # Nobody wants to see the scores whole.
+        return blocks.attended(pieces, lambda *piece: attend(*piece, w, scale, softcap))
 
     queries, keys, values = (ops.group_heads(heads, K) for heads in (q, k, v))
     product = w.inner(blocks.product(queries, keys.swapaxes(-1, -2), "bkgth", "t", at_once))

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from npgemma.base import option_names, printer, progress, threads
 from npgemma.base.errors import (
@@ -187,9 +187,11 @@ def signals_waiting() -> Iterator[None]:
     """Let signals wait while NumPy is imported: its C code makes an ImportError of one that comes in its midst."""
     came: list[int] = []
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers if callable(signal.getsignal(number))}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}  # only the main thread may
+    handlers: dict[int, Callable[..., object]] = {}
+    for number in numbers:
+        handler = signal.getsignal(number)
+        if callable(handler) and threading.current_thread() is threading.main_thread():  # only that one may
+            handlers[number] = handler
     for number in handlers:
         signal.signal(number, lambda number, _: came.append(number))
     try:

@@ -76,6 +76,15 @@ def test_looking_changes_no_bit_though_it_assembles_whole_scores(monkeypatch, dt
     assert seen["scores"].shape == (B, 2, 3, T, T)
 
 
+def test_looking_changes_no_bit_where_heads_are_taken_one_by_one():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(1, 300, heads, 16)).astype(np.float32) for heads in (4, 2, 2))
+    assert len(attention.blocks.heads_and_rows(q, k, v, None, 300)) == 4
+    blind = attention.attend(q, k, v, None, Weights({}, PRECISIONS["float32"]), 0.25, 50.0)
+    looking = Weights({}, PRECISIONS["float32"], lambda name, x: None)
+    assert np.array_equal(attention.attend(q, k, v, None, looking, 0.25, 50.0), blind)
+
+
 def test_looking_changes_no_bit_where_the_last_block_is_one_query(monkeypatch):
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(1, 160, 4, 16)).astype(np.float32) for _ in range(3))

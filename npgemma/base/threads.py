@@ -15,6 +15,7 @@ import contextvars
 import functools
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from npgemma.base.errors import InputError
@@ -22,6 +23,9 @@ from npgemma.base.errors import InputError
 # What BLAS is told by: OpenBLAS, and those built with OpenMP or like MKL.
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 OUR_VARIABLE = "NPGEMMA_NUM_THREADS"
+
+# Of each thread: whether it works on a piece of what is shared.
+HERE = threading.local()
 
 
 def take_over() -> None:
@@ -78,7 +82,8 @@ def processors() -> int:
 def share(size, at_once, work) -> None:
     """Run ``work(slice)`` on ``at_once`` of ``size`` after the other: each thread, the caller's too, takes the next.
 
-    All of them in the caller's context: what its ``np.errstate`` is silent about, no helper warns of.
+    All of them in the caller's context: what its ``np.errstate`` is silent about, no helper warns of.  Work that is
+    shared already shares nothing further: each thread does its own.
 
     Parameters
     ----------
@@ -87,10 +92,18 @@ def share(size, at_once, work) -> None:
     """
     cuts = [slice(start, min(start + at_once, size)) for start in range(0, size, at_once)]
     blocks = iter(cuts)
-
-    def take():
+    if getattr(HERE, "shares", False):
         for piece in blocks:
             work(piece)
+        return
+
+    def take():
+        HERE.shares = True
+        try:
+            for piece in blocks:
+                work(piece)
+        finally:
+            HERE.shares = False
 
     helpers = []
     try:

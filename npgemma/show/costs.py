@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.attention import SCORES_AT_ONCE
+from npgemma.base.blocks import SCORES_NEAR, workers
 from npgemma.base.cache import HEADROOM
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import full_name, multiplied
@@ -178,14 +179,22 @@ def peak_bytes(cfg: Config, positions: int) -> int:
 def moment(shapes: dict[str, Tensor], alive: Sequence[str]) -> int:
     """Bytes of the tensors that fit the patterns.
 
-    Scores exist in blocks, and beside those that have names as the bare product and as masked; what is gathered from
-    the values lies in another order first.
+    Scores exist in pieces, and beside those that have names as the bare product and as masked; what is gathered from
+    the values of all heads lies in another order first.
     """
     sizes = {name: tensor.nbytes(np.float32) for name, tensor in shapes.items() if matches(name, alive)}
-    scores = [min(size, 4 * SCORES_AT_ONCE) for name, size in sizes.items() if name.endswith(SCORES)]
+    scores = [of_pieces(size, math.prod(shapes[name].shape[1:3])) for name, size in sizes.items()
+              if name.endswith(SCORES)]
     others = [size for name, size in sizes.items() if not name.endswith(SCORES)]
-    gathered = [size for name, size in sizes.items() if name.endswith(".mixed")]
+    whole = all(size <= 4 * SCORES_NEAR for name, size in sizes.items() if name.endswith(SCORES))
+    gathered = [size for name, size in sizes.items() if name.endswith(".mixed") and whole]
     return sum(others) + sum(scores) + 2 * max(scores, default=0) + sum(gathered)
+
+
+def of_pieces(size: int, heads: int) -> int:
+    """Bytes of scores that exist at the same time, of so many in all: see ``npgemma.base.blocks.heads_and_rows``."""
+    of_all_heads = min(size, 4 * SCORES_AT_ONCE)
+    return of_all_heads * min(heads, workers()) // heads if size > 4 * SCORES_NEAR else of_all_heads
 
 
 def rows(named: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[Row]:

@@ -92,6 +92,20 @@ def test_helpers_work_in_the_callers_context(monkeypatch):
     assert seen == ["call", "call"]
 
 
+def test_what_is_shared_already_shares_nothing_further(monkeypatch):
+    use(monkeypatch, 2)
+    both, seen = threading.Barrier(2, timeout=10), []
+
+    def work(piece):
+        both.wait()  # one piece each: a pool of two would wait for itself
+        threads.share(3, 1, lambda inner: seen.append((piece.start, inner.start, threading.get_ident())))
+
+    threads.share(2, 1, work)
+    assert sorted(one[:2] for one in seen) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert len({one[::2] for one in seen}) == 2  # each thread its own
+    threads.share(2, 1, lambda piece: both.wait())  # and afterwards all share again
+
+
 def test_a_failure_in_a_helper_thread_reaches_the_caller(monkeypatch):
     use(monkeypatch, 2)
     caller = threading.get_ident()

@@ -99,7 +99,7 @@ def picture_and_prompt(cfg, prompt_tokens):
     return ids, np.zeros((1, 1, R, R, 3), np.float32)
 
 
-@pytest.mark.parametrize("name, mlp_width", [("paligemma-3b-224", 8192), ("paligemma2-3b-224", 64)])
+@pytest.mark.parametrize("name, mlp_width", [("paligemma-3b-224", 8192), ("paligemma2-3b-448", 64)])
 def test_peak_memory_is_that_of_a_run(name, mlp_width):
     """The released widths, two blocks deep: what NumPy allocates is what was planned, be MLP or attention fullest."""
     cfg = VARIANTS[name]
