@@ -38,7 +38,8 @@ def tower_looks(run: Run) -> Panel:
                 "heads; blocks {blocks} of {depth} are kept.",
                 heads=cfg.num_heads, blocks=listed(seeing), depth=cfg.depth),
             say("In block {first} a look is spread over some {first_spread:.0f} patches, in block {last} over "
-                "{last_spread:.0f} (two to the power of its entropy; {count} would be all alike).",
+                "{last_spread:.0f}: over so many as would be looked at, if all of them got the same weight (two to the "
+                "power of the entropy). An even look at all would be spread over {count}.",
                 first=seeing[0], last=seeing[-1], first_spread=spreads[0], last_spread=spreads[-1],
                 count=matrix[seeing[0]].shape[-1]),
         ),
@@ -57,8 +58,10 @@ def decoder_looks(run: Run) -> Panel:
     places = np.searchsorted(thin.positions, thin.image[thin.patches]).tolist() if run.sees else []
     last = attention_matrix(run, reading[-1])[:, len(thin.positions) - 1]
     share = float(last[:, places].sum(axis=-1).mean()) if run.sees else 0.0
+    even = float(np.mean(run.question.ids[0] == run.model.config.image_token_id))
     seen = ("When the model chose the first token of its answer, the heads of block {block} gave {share:.0%} of their "
-            "attention to the picture.") if run.sees else "There is no picture here, so all looks go to words."
+            "attention to the picture; a look that is even over all tokens would give it {even:.0%}.")
+    seen = seen if run.sees else "There is no picture here, so all looks go to words."
     return Panel(
         "decoder-looks", "Where the decoder looks",
         (
@@ -66,7 +69,7 @@ def decoder_looks(run: Run) -> Panel:
                 "last token of the prompt chooses the first one of the answer, and every token of the answer chooses "
                 "the next. Choose a block and one of {heads} heads; blocks {blocks} of {depth} are kept.",
                 heads=cfg.num_heads, blocks=listed(reading), depth=cfg.depth),
-            say(seen, **({"block": reading[-1], "share": share} if run.sees else {})),
+            say(seen, **({"block": reading[-1], "share": share, "even": even} if run.sees else {})),
         ),
         "Vaswani et al. 2017, sec. 3.2",
         formulas(run, f"{run.block}.attn.scores", f"{run.block}.attn.probs", f"{run.block}.attn.mixed"),
@@ -125,7 +128,7 @@ def listed(numbers) -> str:
 
 def who_may_look(run: Run) -> Panel:
     """Prefix-LM against a causal mask, padding and a window."""
-    prompt, answer = run.question.ids.shape[1], len(run.answer.ids)
+    prompt, answer = run.question.ids.shape[1], len(run.answer.ids) - 1
     length, window = prompt + answer, run.model.config.text.sliding_window
     types = np.array([[0] * prompt + [1] * answer])
     real = np.ones_like(types)
@@ -141,18 +144,22 @@ def who_may_look(run: Run) -> Panel:
     ]
     sentences = [
         say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
-            "it stands first, is read knowing what is asked. Nothing of these is to be guessed, so nothing need be "
-            "hidden. The {answer} tokens of the answer see all of that, and of the answer what is already written: "
-            "each is to be guessed before the next exists. Of all pairs, {full:.0%} are allowed; a causal mask would "
-            "allow {causal:.0%}.",
-            prompt=prompt, answer=answer, full=float(full.mean()), causal=float(causal.mean())),
+            "it stands first, is read knowing what is asked. All of them are given and none has to be guessed, so "
+            "none need be hidden from another.", prompt=prompt),
+        say("The answer is written token by token: each must be guessed before the next exists. The {answer} that were "
+            "read again, to write on (the last never is), see the prompt, and of the answer what stands before them. "
+            "In training, where the whole answer is there already, the mask alone hides what comes: a model that saw "
+            "it would learn to copy, not to guess. Of all pairs, {full:.0%} are allowed; a causal mask would allow "
+            "{causal:.0%}.",
+            answer=answer, full=float(full.mean()), causal=float(causal.mean())),
     ]
     if window is not None:
         sliding = masks.sliding_prefix_lm(types, real, length, window)[0]
         blocks = sum(each is not None for each in run.model.config.text.layer_windows)
         sentences.append(
-            say("In {blocks} of the {depth} blocks a token of the answer looks back over a window of {window:,} tokens "
-                "only; the last one here loses {lost} tokens by it.", blocks=blocks, depth=run.model.config.text.depth,
+            say("In {blocks} of the {depth} blocks a token of the answer looks back over a window of {window:,} "
+                "tokens only, itself among them; the last one here does not see {lost} of the first tokens then. The "
+                "prompt sees itself whole all the same.", blocks=blocks, depth=run.model.config.text.depth,
                 window=window, lost=int(full[-1].sum() - sliding[-1].sum())))
         figures.append(Figure(heat(sliding, "window",
                                             0, 1), say("With the window of {window:,} tokens.", window=window)))
@@ -176,8 +183,9 @@ def shared_heads(run: Run) -> Panel:
         "grouped-heads", "Many questions, few labels",
         (
             say("The decoder asks with {heads} heads, and keeps keys and values for {kv} only: each of these serves "
-                "{share} of the asking heads. Keys and values must be remembered for every token that was read, "
-                "questions need not; so this makes the memory {share} times smaller, and costs little in quality.",
+                "{share} of the asking heads. A token's question is asked once, when it is read; its keys and values "
+                "are asked for by every later token, and must be remembered. So fewer of them make the memory {share} "
+                "times smaller, and cost little in quality.",
                 heads=N, kv=K, share=N // K),
             say("Heads that share labels still ask differently: in block {block} the looks of the heads are spread "
                 "over {spreads} tokens.", block=int(block.split(".")[2]),

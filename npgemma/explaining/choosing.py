@@ -23,21 +23,26 @@ def lens(run: Run) -> Panel:
     depth = run.model.config.text.depth
     pieces = answer_pieces(run)
     by_block = np.stack([run.steps(f"text.blocks.{n}.out") for n in range(depth)], axis=1)
-    steps, settled = [], []
+    steps, settled, repeated = [], [], 0
+    read = pieces_of(run.model.config, run.model.tokenizer, [int(run.question.ids[0, -1]), *run.answer.ids])
     for number, outs in enumerate(by_block):
         guesses = likeliest_of(run.model, outs, GUESSES)
         rows = [[f"block {n}", *(f"{piece}  {prob:.0%}" for piece, prob in row)] for n, row in enumerate(guesses)]
         steps.append({"name": step_name(number, pieces), "head": ["after",
                                                                   "likeliest", "second", "third"], "rows": rows})
         settled.append(since_when([row[0][0] for row in guesses]))
+        repeated += guesses[0][0][0] == read[number]
     return Panel(
         "lens", "What each block would say",
         (
-            say("The last vector is scored against every row of the token table. One can do that after any block, and "
-                "see the answer take shape (a logit lens): choose a token of the answer and read down. A token is "
-                "settled where it is the likeliest from there to the end; the {count} tokens of this answer were, on "
-                "average, after block {settled:.1f} of {depth} (counted from nought).",
-                count=len(pieces), settled=float(np.mean(settled)), depth=depth),
+            say("The last token's vector goes through a last norm and is multiplied with every row of the token table: "
+                "how well it agrees with a word is that word's score. One can do the same with the vector after any "
+                "block, and see the answer take shape (a logit lens): choose a token of the answer and read down."),
+            say("In {repeated} of {count} tables the likeliest after the first block is the token that was read last, "
+                "as if the vector said no more yet than where it came from. A token is settled with the block after "
+                "which it is the likeliest, and stays it to the end: here, on average, with block {settled:.1f}, where "
+                "the first is block nought and the last block {last}.", repeated=repeated,
+                count=len(pieces), settled=float(np.mean(settled)), last=depth - 1),
         ),
         "nostalgebraist 2020; Press & Wolf 2017",
         formulas(run, "text.norm", "text.logits"), (*code(run, "text.norm"), body(text.logits)), steps=steps,
@@ -78,9 +83,13 @@ def choice(run: Run) -> Panel:
                 "{least}, {unsure}, with {unsure_prob:.1%}.",
                 vocabulary=run.model.config.text.vocab_size, first=pieces[0], sure=chosen[0],
                 least=least, unsure=pieces[least], unsure_prob=chosen[least]),
-            say("One may draw instead. A temperature below one sharpens the differences, above one it levels them; "
-                "top-k leaves the best few; top-p leaves the fewest that together reach a share. All probabilities of "
-                "the answer together multiply to {product:.1%}.", product=float(np.prod(chosen))),
+            say("One may draw instead, each token as often as its probability says. Before softmax all scores are "
+                "divided by a temperature: below one it sharpens the differences, above one it levels them. Top-k "
+                "leaves the best few; top-p leaves the fewest that together reach a share; what is left out can no "
+                "longer come, and the others share its part. The columns on the right show what each would have made "
+                "of this run; the code that draws did not run."),
+            say("The probabilities of all tokens of the answer multiply to {product:.1%}: so likely is this whole "
+                "answer among all that could be written.", product=float(np.prod(chosen))),
         ),
         "Holtzman et al. 2020, sec. 3.1; Fan et al. 2018",
         formulas(run, "text.logits"),
@@ -115,10 +124,12 @@ def memory(run: Run) -> Panel:
         "cache", "What is remembered",
         (
             say("What was read is not read again: of every token the turned label `k_rot` and the content `v` of each "
-                "block are kept. That is {row} a token, {start} after the prompt of {prompt} tokens, {end} at the end.",
+                "block are kept, in a cache. That is {row} a token, {start} after the prompt of {prompt} tokens, "
+                "{end} at the end.",
                 row=size_of(row), start=size_of(row * prompt), prompt=prompt, end=size_of(row * read[-1])),
             say("So the decoder read {once} tokens for this answer; without the memory it would have read {again:,}. "
-                "It can remember because whoever was read never looks forward at what is written later.",
+                "It can remember, because nothing that was read looks at what is written later: the prompt sees "
+                "itself, and the answer only backwards.",
                 once=read[-1], again=again),
         ),
         "Shazeer 2019, sec. 2.4",

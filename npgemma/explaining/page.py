@@ -15,9 +15,9 @@ SEEING: tuple[Callable[[Run], Panel], ...] = (
     seeing.patches, seeing.positions, seeing.vision_block, attending.tower_looks, seeing.connector,
 )
 READING: tuple[Callable[[Run], Panel], ...] = (
-    reading.token_table, reading.splice, reading.rotation, attending.who_may_look, attending.shared_heads,
-    attending.decoder_looks, reading.norms, reading.soft_cap, reading.gated_mlp, reading.residual, choosing.lens,
-    choosing.choice, choosing.memory,
+    reading.token_table, reading.splice, reading.decoder_block, reading.rotation, attending.who_may_look,
+    attending.shared_heads, attending.decoder_looks, reading.norms, reading.soft_cap, reading.gated_mlp,
+    reading.residual, choosing.lens, choosing.choice, choosing.memory,
 )
 
 

@@ -26,8 +26,8 @@ def places(run: Run) -> Panel:
         text, figure, rows = drawn_places(picture, run.places)
     else:
         text = say("This answer names no place. Asked to `detect` something, the model answers with location tokens, "
-                   "four a box: top, left, bottom and right edge, each from nought to {last:,}, whatever the picture's "
-                   "size.",
+                   "four for each box: top, left, bottom and right edge, each from nought to {last:,}, whatever the "
+                   "picture's size.",
                    last=LAST)
         figure = Figure(photograph(gridded(picture), "the picture under a grid"),
                         say("The picture under a grid of locations, {apart} apart.", apart=(LAST + 1) // LINES))

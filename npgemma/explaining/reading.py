@@ -34,7 +34,8 @@ def token_table(run: Run) -> Panel:
         "tokens", "The prompt becomes tokens",
         (
             say("Text is cut into pieces out of a vocabulary of {vocabulary:,}; each piece has a number, its id. Your "
-                "prompt became {words} tokens, with the sign of the beginning and the newline that are always there.",
+                "prompt became {words} tokens, counting `<bos>`, the sign of the beginning, and the newline at the "
+                "end, which are always there.",
                 vocabulary=cfg.text.vocab_size, words=len(ids) - roles.count("image")),
             say("The picture holds its place with {image} tokens of the id {id}, one a patch, before the text: "
                 "{length} in all.", image=roles.count("image"), id=cfg.image_token_id, length=len(ids)),
@@ -51,8 +52,8 @@ def splice(run: Run) -> Panel:
     spliced, image = run["text.spliced"][0], ids == cfg.image_token_id
     sizes = np.sqrt(np.mean(np.square(spliced, dtype=np.float64), axis=-1))
     sentences = [
-        say("The row of each id in a table of {vocabulary:,} rows is looked up, and multiplied by the root of its "
-            "width, {scale:.2f}. A token has become a vector of {width} numbers.",
+        say("The row of each id in a table of {vocabulary:,} rows is looked up, and multiplied by the root of the "
+            "vector's width, {scale:.2f}, as Gemma always did. A token has become a vector of {width} numbers.",
             vocabulary=cfg.text.vocab_size, scale=cfg.text.embed_scale, width=cfg.text.width),
     ]
     if run.sees:
@@ -73,6 +74,28 @@ def splice(run: Run) -> Panel:
     )
 
 
+def decoder_block(run: Run) -> Panel:
+    """What follows what in a block, and where each norm stands."""
+    cfg, block = run.model.config.text, run.block
+    names = ["attn_norm", "attn.out", "attn_post_norm", "middle", "mlp_norm", "mlp.out", "mlp_post_norm", "out"]
+    names = [f"{block}.{name}" for name in names if cfg.post_norms or "post" not in name] + ["text.norm"]
+    middle = ("Between each branch and its addition stands one more norm (`attn_post_norm`, `mlp_post_norm`), so that "
+              "no branch outweighs the rest." if cfg.post_norms else "What they give is added as it is.")
+    return Panel(
+        "decoder-block", "One block of the decoder, in order",
+        (
+            say("The decoder has {depth} such blocks. Each does two things, and adds the outcome of each to the vector "
+                "it was given: first every token looks around (`attn`), then it is worked on by itself (`mlp`). Before "
+                "both stands a norm (`attn_norm`, `mlp_norm`). " + middle + " After the last block comes a last norm "
+                "(`text.norm`).", depth=cfg.depth),
+            say("All of them are RMS norms, those of the tower are layer norms. The next sections open what is in "
+                "here: positions, who may look at whom, heads, norms, MLP, and what the adding does."),
+        ),
+        "Gemma Team 2024 (Gemma 2), sec. 2" if cfg.post_norms else "Gemma Team 2024, sec. 2",
+        formulas(run, *names), code(run, *names),
+    )
+
+
 def rotation(run: Run) -> Panel:
     """Rotary positions: wheels, and why only differences count."""
     cfg, block = run.model.config.text, run.block
@@ -86,13 +109,17 @@ def rotation(run: Run) -> Panel:
         "rotary", "Positions are turns of wheels",
         (
             say("The decoder adds no position to a vector. It takes the numbers of each question and label in {pairs} "
-                "pairs, as points on wheels, and turns every wheel by the token's position times its own speed: the "
-                "fastest by {fast:.2f} radians a position, the slowest by {slow:.2g}.",
+                "pairs, one of the first half with its fellow in the second. Such a pair is an arrow on a wheel: so "
+                "far to the right, so far up. Every wheel is turned by the token's position times its own speed: the "
+                "fastest by {fast:.2f} radians a position (a whole turn has somewhat more than six), the slowest by "
+                "{slow:.2g}.",
                 pairs=H // 2, fast=float(radians[1, 0]), slow=float(radians[1, -1])),
-            say("A question meets a label in a product of arrows, which depends on the angle between them alone: turn "
-                "both alike and it stays, so that only the difference of their turns remains. Here the last token asks "
-                "the one before it (positions {late} and {early}) and the first head's score is {here:.4f}; with both "
-                "moved on by {moved} positions it is {there:.4f}.",
+            say("A score is the sum, over the pairs, of the product of the question's arrow and the label's. The "
+                "product of two arrows depends on their lengths, which no turn changes, and on the angle between them, "
+                "which stays when both are turned alike. So what counts is by how much more the one was turned than "
+                "the other: how far apart the tokens stand, and not where. Here the last token asks the one before it "
+                "(positions {late} and {early}), and the first head's score in block {block} is {here:.4f}; with both "
+                "moved on by {moved} positions it is {there:.4f}.", block=int(block.split(".")[2]),
                 late=late, early=early, here=here, moved=MOVED, there=moved),
         ),
         "Su et al. 2021, sec. 3.2.2 and 3.4.1",
@@ -140,15 +167,18 @@ def norms(run: Run) -> Panel:
         "norms", "Three ways to bring numbers to one scale",
         (
             say("RMS norm, the decoder's, divides a vector by the typical size of its own numbers ({before:.2f} for "
-                "the last token before block {block}), so that it becomes {after:.2f}. Then each number is multiplied "
-                "by `1 + weight`: Gemma stores gains as offsets from one, so that a weight of nought changes nothing. "
-                "The gains here lie between {least:.2f} and {most:.2f}. Who forgets the `1 +` multiplies by the stored "
-                "weights themselves, whose typical size is {forgotten:.2f}.",
+                "the last token before block {block}), so that this size becomes {after:.2f}. Then each number is "
+                "multiplied by its learned gain, `1 + weight`: Gemma stores gains as offsets from one. A weight of "
+                "nought, with which training begins and to which it pulls what it has no use for, then leaves a "
+                "number as it is, and does not wipe it out. The gains here lie between {least:.2f} and {most:.2f}. "
+                "Who forgets the `1 +` multiplies by the stored weights themselves, whose typical size is "
+                "{forgotten:.2f}.",
                 before=rms(x), block=number, after=rms(plain), least=float(1 + gain.min()), most=float(1 + gain.max()),
                 forgotten=rms(gain)),
-            say("Layer norm, in the tower, takes the vector's own mean ({mean:.3f} here) away first. Batch norm, which "
-                "this model has nowhere, would take mean and size over all {tokens} tokens for each number: what one "
-                "token becomes would depend on the others.", mean=float(x.mean()), tokens=len(entering)),
+            say("Layer norm, the tower's, takes the vector's own mean away first ({mean:.3f} for this vector, if it "
+                "were used here). Batch norm, which this model has nowhere, would take mean and size over all "
+                "{tokens} tokens for each number: what one token becomes would depend on the "
+                "others.", mean=float(x.mean()), tokens=len(entering)),
         ),
         "Zhang & Sennrich 2019, eq. 4; Ba et al. 2016, eq. 3; Ioffe & Szegedy 2015, alg. 1",
         (
@@ -180,9 +210,10 @@ def soft_cap(run: Run) -> Panel:
     return Panel(
         "soft-cap", "A soft cap on scores",
         (
-            say("A score that runs away would make one look absolute. So scores pass through a curve that leaves small "
-                "ones nearly as they are and never goes beyond {cap:.0f}: the largest one in block {block} was "
-                "{largest:.2f} and became {capped:.2f}.",
+            say("If one score ran away from the others, softmax would give one token all the weight, and training "
+                "could hardly change that again. So the decoder's scores pass through a curve that leaves small ones "
+                "nearly as they are and never goes beyond {cap:.0f}: the largest one in block {block} was "
+                "{largest:.2f} and became {capped:.2f}. The tower has no cap.",
                 cap=cap, block=int(block.split(".")[2]), largest=float(scores.max()),
                 capped=float(capped.max())),
             *([] if cfg.final_softcap is None else [
@@ -199,27 +230,30 @@ def soft_cap(run: Run) -> Panel:
 
 
 def gated_mlp(run: Run) -> Panel:
-    """Two halves, of which one opens the other."""
+    """Two lists, of which one opens the other."""
     cfg, block = run.model.config.text, run.block
     names = [f"{block}.mlp.{short}" for short in ("gate", "opened", "up", "hidden", "out")]
     gate, hidden = run[names[0]], run[names[3]]
     loud = np.sort(np.abs(hidden[0, -1].astype(np.float64)))[::-1]
     few = max(1, len(loud) // 100)
     return Panel(
-        "mlp", "One half opens the other",
+        "mlp", "One list opens the other",
         (
-            say("After looking around, each token thinks for itself. Its vector is widened twice to {wide} numbers. "
-                "One half goes through GELU and says how far each gate is open; the other half is what may pass; they "
-                "are multiplied number by number and narrowed again.", wide=cfg.mlp_width),
-            say("Here {closed:.0%} of the gates are at or below nought, nearly shut. For the last token the loudest "
-                "{few} of the {wide} products hold {share:.0%} of all their size.",
+            say("After looking around, each token is worked on by itself, by an MLP. Two matrices widen its vector, "
+                "each to {wide} numbers. Those of the first go through GELU and are gates: the larger the number, the "
+                "wider open. Those of the second are what may pass. They are multiplied, gate by gate, and narrowed "
+                "again. The tower's MLP has one such list only, which goes through GELU itself; here what passes, and "
+                "when, are learned apart.", wide=cfg.mlp_width),
+            say("Here {closed:.0%} of the gates are at or below nought: shut, but for the little that GELU leaves. "
+                "For the last token the loudest {few} of the {wide} products hold {share:.0%} of all their size.",
                 closed=float(np.mean(gate <= 0)), few=few, wide=cfg.mlp_width,
                 share=float(loud[:few].sum() / loud.sum())),
         ),
         "Shazeer 2020, eq. 6 (GEGLU)",
         formulas(run, *names), code(run, *names),
         tuple(drawn(run, name, say(caption)) for name, caption in zip(names[:4], (
-            "Gates, before GELU.", "Gates, after GELU: nought is shut.", "What may pass.", "Gate times content."),
+            "Gates, before GELU.", "Gates, after GELU: near nought they are shut.", "What may pass.",
+            "Gate times content."),
             strict=True)),
     )
 
@@ -242,8 +276,8 @@ def residual(run: Run) -> Panel:
                 "after the last, {times:.1f} times as much.", first=lines["words"][0], last=lines["words"][-1],
                 times=lines["words"][-1] / lines["words"][0]),
             say("How much of what came in is still to be seen? The last token's vector has a cosine of {cosine:.2f} "
-                "with what it was: one would be the same direction, nought nothing of it. By now it holds what comes "
-                "next instead.", cosine=cosine),
+                "with what it was: one would be the same direction, nought would be none of it. What it has become, "
+                "the next section reads.", cosine=cosine),
         ),
         "He et al. 2016, eq. 1; Vaswani et al. 2017, sec. 3.1",
         formulas(run, f"{block}.middle", f"{block}.out"),

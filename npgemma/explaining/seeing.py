@@ -30,7 +30,8 @@ def patches(run: Run) -> Panel:
         "patches", "The picture becomes patches",
         (
             say(came + "Whatever its shape, the model reads it as a square of {square} × {square} pixels, with three "
-                "numbers a pixel (red, green, blue); in this picture they lie between {low:.2f} and {high:.2f}.",
+                "numbers a pixel (red, green, blue), scaled so that black is minus one and white is one; in this "
+                "picture they lie between {low:.2f} and {high:.2f}.",
                 square=len(pixels), low=float(pixels.min()), high=float(pixels.max()), **size),
             say("The square is cut into {side} rows of {side} patches. Each patch is a list of {numbers} numbers, and "
                 "one learned matrix turns every such list into a vector of {width} numbers. From here on the picture "
@@ -136,17 +137,21 @@ def vision_block(run: Run) -> Panel:
         "vision-block", "One block of the tower, opened",
         (
             say("The tower has {depth} such blocks, one behind the other; this is number {number}, counted from "
-                "nought. First a norm brings every patch's vector to one scale (here the typical size of a number "
-                "becomes {normed:.2f}).", depth=cfg.depth, number=int(block.split(".")[2]), normed=rms(normed)),
+                "nought. First a norm brings the numbers of every patch's vector to one size, and learned gains weigh "
+                "them (their typical size is then {normed:.2f}). Another norm stands before the second half of the "
+                "block, and one behind the last "
+                "block.", depth=cfg.depth, number=int(block.split(".")[2]), normed=rms(normed)),
             say("Then each of {heads} heads, which look for different things, makes three short vectors of every "
                 "patch, of {size} numbers each: a question (the query, `q`), a label (the key, `k`) and a content (the "
-                "value, `v`). A question is multiplied with every label; softmax turns these scores into weights that "
-                "are positive and add up to one; and the contents are gathered by these weights. The strongest single "
-                "weight here is {strongest:.2f}.",
+                "value, `v`). A question is multiplied with every label, number by number, and the sum is a score: the "
+                "better they agree, the higher. Softmax turns the scores of a question into weights that are positive "
+                "and add up to one, and the contents are gathered by these weights. The strongest single weight, of "
+                "all heads and patches, is {strongest:.2f}.",
                 heads=cfg.num_heads, size=cfg.head_dim, strongest=float(probs.max())),
-            say("What was gathered is added to what the patch was (`middle`). Then each patch thinks for itself: its "
-                "vector is widened to {wide} numbers, GELU damps the negative ones ({negative:.0%} of them here), and "
-                "the rest is narrowed again and added.", wide=cfg.mlp_width, negative=float(np.mean(up < 0))),
+            say("What all heads gathered goes through one more matrix and is added to what the patch was (`middle`). "
+                "Then each patch is worked on by itself, by an MLP: its vector is widened to {wide} numbers; GELU "
+                "damps those below nought, {negative:.0%} of all here; and the rest is narrowed again and "
+                "added.", wide=cfg.mlp_width, negative=float(np.mean(up < 0))),
         ),
         "Dosovitskiy et al. 2021, eq. 2 and 3, app. A; Vaswani et al. 2017, eq. 1; Hendrycks & Gimpel 2016, sec. 2",
         (*formulas(run, *names), written("softmax(x)"), written("gelu(x)")),
@@ -191,9 +196,9 @@ def connector(run: Run) -> Panel:
             say("The decoder reads vectors of {text} numbers, the tower writes {vision}. One matrix and a bias "
                 "translate, for each of the {count} patches alike.",
                 text=cfg.text.width, vision=cfg.vision.width, count=cfg.vision.num_patches),
-            say("The result is called soft tokens: they will stand where the vectors of words stand, and no word of "
-                "the vocabulary has them. A typical number in them has the size {soft:.2f}; in the vectors of this "
-                "prompt's words it is {word:.2f}.", soft=rms(soft), word=rms(words)),
+            say("The results are called soft tokens: they will stand where the vectors of words stand, but are no "
+                "entries of a table of words, and may be any vector at all. A typical number in them has the size "
+                "{soft:.2f}; in the vectors of this prompt's words it is {word:.2f}.", soft=rms(soft), word=rms(words)),
         ),
         "Beyer et al. 2024, sec. 3.1 and 5.5",
         formulas(run, "connector.out"),

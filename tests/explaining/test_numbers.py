@@ -83,7 +83,7 @@ def gain(f):
 
 def allowed(f, padding=0, causal=False, window=None):
     """The share of allowed pairs, counted one by one."""
-    prompt, length = len(f.ids), len(f.ids) + len(f.answer.ids)
+    prompt, length = len(f.ids), len(f.ids) + len(f.answer.ids) - 1
     return [[key <= query and not (window and query >= prompt and query - key >= window)
              or (key < prompt and query < prompt and not causal) for key in range(length)] for query in range(length)]
 
@@ -97,14 +97,12 @@ def turned(f, late, early):
     return float(np.real(q @ np.conj(k))) * f.cfg.text.query_scale
 
 
-def settled(f):
-    """The mean, over the answer, of the first block from which on the likeliest token stays what it is."""
-    found, weight = [], np.asarray(f.model.weights["text.norm.weight"], np.float64)
+def guesses(f):
+    """For each token of the answer, the likeliest one after each block."""
+    weight = np.asarray(f.model.weights["text.norm.weight"], np.float64)
     table = np.asarray(f.model.weights["text.embedded.weight"], np.float64)
-    for rows in zip(*(f.steps(f"text.blocks.{n}.out") for n in range(f.cfg.text.depth)), strict=True):
-        best = [int(np.argmax(table @ (row / rms(row) * (1 + weight)))) for row in rows]
-        found.append(next(n for n in range(len(best)) if len(set(best[n:])) == 1))
-    return float(np.mean(found))
+    return [[int(np.argmax(table @ (row / rms(row) * (1 + weight)))) for row in rows]
+            for rows in zip(*(f.steps(f"text.blocks.{n}.out") for n in range(f.cfg.text.depth)), strict=True)]
 
 
 def cache_bytes(f):
@@ -220,7 +218,11 @@ EXPECTED = {
         "low": lambda f: min(rms(row) for row in f.whole["text.spliced"][0]),
         "high": lambda f: max(rms(row) for row in f.whole["text.spliced"][0]),
     },
+    "decoder-block": {
+        "depth": lambda f: sum(name.endswith(".mlp_norm") and name.startswith("text") for name in f.whole),
+    },
     "rotary": {
+        "block": lambda f: MIDDLE[f.case][1],
         "pairs": lambda f: f.whole["text.cos"].shape[-1],
         "fast": lambda f: 1.0,
         "slow": lambda f: f.cfg.text.rope_theta ** (2 / f.cfg.text.head_dim - 1),
@@ -234,7 +236,7 @@ EXPECTED = {
     },
     "masks": {
         "prompt": lambda f: f.whole["ids"].size,
-        "answer": lambda f: len(f.answer.ids),
+        "answer": lambda f: sum(name.endswith(".text.embedded") for name in f.whole),
         "full": lambda f: np.mean(allowed(f)),
         "causal": lambda f: np.mean(allowed(f, causal=True)),
         "pads": lambda f: 8,
@@ -260,6 +262,7 @@ EXPECTED = {
         "block": lambda f: f.cfg.text.depth - 1,
         "share": lambda f: np.mean(
             f.whole[f"text.blocks.{f.cfg.text.depth - 1}.attn.probs"][0, ..., -1, :][..., f.image].sum(axis=-1)),
+        "even": lambda f: sum(f.image) / len(f.ids),
     },
     "norms": {
         "before": lambda f: rms(entering(f)[-1]),
@@ -296,8 +299,11 @@ EXPECTED = {
     },
     "lens": {
         "count": lambda f: len(f.answer.ids),
-        "settled": settled,
-        "depth": lambda f: f.cfg.text.depth,
+        "settled": lambda f: np.mean(
+            [next(n for n in range(len(best)) if len(set(best[n:])) == 1) for best in guesses(f)]),
+        "repeated": lambda f: sum(
+            best[0] == read for best, read in zip(guesses(f), [f.ids[-1], *f.answer.ids], strict=False)),
+        "last": lambda f: f.cfg.text.depth - 1,
     },
     "choice": {
         "vocabulary": lambda f: f.whole["text.logits"].shape[-1],

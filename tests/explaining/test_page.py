@@ -61,7 +61,7 @@ def read(case):
 def test_all_panels_stand_in_order_and_all_elements_are_closed(case):
     found = read(case)
     assert found.sections == list(facts(case).panels)
-    assert len(found.sections) == {"words": 13, "compared": 21, "same": 21}.get(case, 19)
+    assert len(found.sections) == {"words": 14, "compared": 22, "same": 22}.get(case, 20)
     assert not found.open
 
 
