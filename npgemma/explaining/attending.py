@@ -146,8 +146,9 @@ def who_may_look(run: Run) -> Panel:
         say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
             "it stands first, is read knowing what is asked. All of them are given and none has to be guessed, so "
             "none need be hidden from another.", prompt=prompt),
-        say("The answer is written token by token: each must be guessed before the next exists. The {answer} that were "
-            "read again, to write on (the last never is), see the prompt, and of the answer what stands before them. "
+        say("The answer is written token by token: each must be guessed before the next exists. The {answer} that the "
+            "decoder read in its turn, to write on (all but the last), see the prompt, and of the answer what stands "
+            "before them. "
             "In training, where the whole answer is there already, the mask alone hides what comes: a model that saw "
             "it would learn to copy, not to guess. Of all pairs, {full:.0%} are allowed; a causal mask would allow "
             "{causal:.0%}.",

@@ -129,7 +129,7 @@ def memory(run: Run) -> Panel:
                 row=size_of(row), start=size_of(row * prompt), prompt=prompt, end=size_of(row * read[-1])),
             say("So the decoder read {once} tokens for this answer; without the memory it would have read {again:,}. "
                 "It can remember, because nothing that was read looks at what is written later: the prompt sees "
-                "itself, and the answer only backwards.",
+                "itself, and the answer only backwards. Read once more, all of it would come out the same.",
                 once=read[-1], again=again),
         ),
         "Shazeer 2019, sec. 2.4",

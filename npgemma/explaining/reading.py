@@ -79,8 +79,8 @@ def decoder_block(run: Run) -> Panel:
     cfg, block = run.model.config.text, run.block
     names = ["attn_norm", "attn.out", "attn_post_norm", "middle", "mlp_norm", "mlp.out", "mlp_post_norm", "out"]
     names = [f"{block}.{name}" for name in names if cfg.post_norms or "post" not in name] + ["text.norm"]
-    middle = ("Between each branch and its addition stands one more norm (`attn_post_norm`, `mlp_post_norm`), so that "
-              "no branch outweighs the rest." if cfg.post_norms else "What they give is added as it is.")
+    middle = ("What either gives goes through one more norm before it is added (`attn_post_norm`, `mlp_post_norm`), so "
+              "that it cannot outweigh the rest." if cfg.post_norms else "What they give is added as it is.")
     return Panel(
         "decoder-block", "One block of the decoder, in order",
         (
@@ -109,17 +109,18 @@ def rotation(run: Run) -> Panel:
         "rotary", "Positions are turns of wheels",
         (
             say("The decoder adds no position to a vector. It takes the numbers of each question and label in {pairs} "
-                "pairs, one of the first half with its fellow in the second. Such a pair is an arrow on a wheel: so "
-                "far to the right, so far up. Every wheel is turned by the token's position times its own speed: the "
-                "fastest by {fast:.2f} radians a position (a whole turn has somewhat more than six), the slowest by "
-                "{slow:.2g}.",
+                "pairs, each number of its first half with its fellow of the second. Such a pair is an arrow on a "
+                "wheel: so far to the right, so far up. Every wheel is turned by the token's position times its own "
+                "speed: the fastest by {fast:.2f} radians a position (a whole turn has somewhat more than six), the "
+                "slowest by {slow:.2g}.",
                 pairs=H // 2, fast=float(radians[1, 0]), slow=float(radians[1, -1])),
-            say("A score is the sum, over the pairs, of the product of the question's arrow and the label's. The "
-                "product of two arrows depends on their lengths, which no turn changes, and on the angle between them, "
-                "which stays when both are turned alike. So what counts is by how much more the one was turned than "
-                "the other: how far apart the tokens stand, and not where. Here the last token asks the one before it "
-                "(positions {late} and {early}), and the first head's score in block {block} is {here:.4f}; with both "
-                "moved on by {moved} positions it is {there:.4f}.", block=int(block.split(".")[2]),
+            say("A score is the sum, over the pairs, of the product of the question's arrow and the label's: right "
+                "times right, and up times up. Such a product depends on their lengths, which no turn changes, and on "
+                "the angle between them, which stays when both are turned alike. So what counts is by how much more "
+                "the one was turned than the other: how far apart the tokens stand, and not where. Here the last "
+                "token asks the one before it (positions {late} and {early}), and the first head's score in block "
+                "{block} is {here:.4f}; with both moved on by {moved} positions it is "
+                "{there:.4f}.", block=int(block.split(".")[2]),
                 late=late, early=early, here=here, moved=MOVED, there=moved),
         ),
         "Su et al. 2021, sec. 3.2.2 and 3.4.1",
