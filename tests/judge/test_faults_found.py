@@ -36,7 +36,6 @@ INVISIBLE = {
     "scale-of-the-head-size": "query_pre_attn_scalar is the head size in PaliGemma 1",
     "rope-theta-10000": "that is the right base",
     "scale-of-width-over-heads": "in tiny-2 that is query_pre_attn_scalar",
-    "embedding-scale-unrounded": "float32 and float64 do not round the scale to bfloat16",
     "rotation-rounded-": "that is right in this recipe",
     "rotation-by-bf16-tables": "that is right in this recipe",
     "scores-rounded-": "that is right in this recipe",
@@ -48,6 +47,10 @@ INVISIBLE = {
     "weights-in-float16": "bfloat16 values of these sizes are float16 values too",
     "products-in-tf32": "bfloat16 values are TF32 values",
 }
+
+# What changes bits and is right all the same: sqrt(D) in float64 moves the last bit of a float32 product, as another
+# correct order of roundings does.
+WITHIN_BOUNDS = {"float32": ["embedding-scale-unrounded"]}
 
 
 def tried(model, recipe):
@@ -85,7 +88,7 @@ def test_faults_are_caught_located_and_named(model, recipe):
         f" unknown, {len(wrong)} wrong; {count['invisible']} invisible, {count['not possible']} not possible"
     )
     missed = [fault.name for fault, outcome, _, _ in rows if outcome == "missed"]
-    assert all(name.startswith(tuple(INVISIBLE)) for name in missed), missed
+    assert missed == WITHIN_BOUNDS.get(recipe, []), missed
     assert len(caught) >= 100
     assert len(named) >= 0.95 * len(caught), unknown
     assert wrong == []
