@@ -8,6 +8,7 @@ from random_models import GENERATIONS, random_model
 
 from npgemma.base import describe as describing
 from npgemma.base.describe import bars, describe, line_of, summarise
+from npgemma.base.errors import InputTypeError
 
 
 def test_the_line_has_it_all():
@@ -117,3 +118,9 @@ def test_the_repr_of_weights_is_a_tree_with_counts_bytes_and_dtypes():
         "  out: 1 array, 480 numbers, 0.00 MB, float32",
         "    weight: 1 array, 480 numbers, 0.00 MB, float32",
     ]
+
+
+@pytest.mark.parametrize("x", [np.array(["a"]), [object()], None, {"q": 1}])
+def test_what_holds_no_numbers_is_refused(x):
+    with pytest.raises(InputTypeError, match="came as .*; want an array of numbers"):
+        describe(x)
