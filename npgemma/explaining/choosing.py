@@ -91,7 +91,7 @@ def choice(run: Run) -> Panel:
             say("The probabilities of all tokens of the answer multiply to {product:.1%}: so likely is this whole "
                 "answer among all that could be written.", product=float(np.prod(chosen))),
         ),
-        "Holtzman et al. 2020, sec. 3.1; Fan et al. 2018",
+        "Holtzman et al. 2020, sec. 3.1 to 3.3; Fan et al. 2018",
         formulas(run, "text.logits"),
         (body(drawing.likeliest), body(drawing.draw), body(processors.top_k), body(processors.top_p)),
         (Figure(curves({"probability": list(enumerate(chosen))}, "token of the answer", "probability"),
