@@ -151,23 +151,29 @@ def plan(cfg: Config, name: str = "model", prompt_tokens: int = PROMPT_TOKENS) -
 def operations(cfg: Config, call: Call) -> dict[str, int]:
     """Operations of the matrix products of a call, 2 m n k each, by part of the model.
 
-    Masked scores are computed too, so sliding blocks cost as much as the others.
+    Masked scores are computed too, so sliding blocks cost as much as the others, and every block what the first does.
     """
     shapes = tensors(cfg, call.batch, call.pictures, call.length, call.past, call.last_only)
     known = {name: one.shape for name, one in schema(cfg).items()} | {name: one.shape for name, one in shapes.items()}
     parts: dict[str, int] = {}
-    for name, tensor in shapes.items():
+    for name, tensor in without_later_blocks(shapes).items():
         summed = multiplied(name, tensor.row.expression, cfg, call)
         lengths = [known[str(full_name(short, name, known))][-1] for short in summed]
         part = name.split(".")[0]
-        parts[part] = parts.get(part, 0) + sum(2 * math.prod(tensor.shape) * length for length in lengths)
+        times = getattr(cfg, part).depth if ".blocks." in name else 1
+        parts[part] = parts.get(part, 0) + times * sum(2 * math.prod(tensor.shape) * length for length in lengths)
     return parts
+
+
+def without_later_blocks(shapes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of each tower's blocks leave the first one only."""
+    return {name: one for name, one in shapes.items() if ".blocks." not in name or ".blocks.0." in name}
 
 
 def peak_bytes(cfg: Config, positions: int) -> int:
     """Bytes alive at the fullest moment of a prefill in float32, beside the weights."""
     text = cfg.text
-    shapes = tensors(cfg, pictures=1, length=positions, last_only=True)
+    shapes = without_later_blocks(tensors(cfg, pictures=1, length=positions, last_only=True))
     buffers = positions + HEADROOM + positions // 2
     cache = 4 * text.depth * 2 * text.num_kv_heads * text.head_dim * buffers
     return max(

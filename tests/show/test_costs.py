@@ -1,5 +1,6 @@
 """What a model costs: against the published counts, and against a run."""
 
+import functools
 import json
 import tracemalloc
 from dataclasses import replace
@@ -27,9 +28,15 @@ COUNTS = {
 }
 
 
+@functools.cache
+def released(name):
+    """The plan of a released model, made once."""
+    return plan(VARIANTS[name], name)
+
+
 @pytest.mark.parametrize("name, count", list(COUNTS.items()))
 def test_each_release_has_exactly_its_parameters(name, count):
-    costs = plan(VARIANTS[name], name)
+    costs = released(name)
     assert costs.total == count == sum(costs.parameters.values())
     assert costs.total_with_hf_rows == count + 64 * VARIANTS[name].text.width
     assert f"{count:,}" in as_text(costs)
@@ -49,13 +56,13 @@ def test_the_table_of_variants_is_the_twelve():
     ],
 )
 def test_cache_a_token(name, bytes_float32, bytes_bfloat16):
-    costs = plan(VARIANTS[name])
+    costs = released(name)
     assert costs.cache_bytes_per_token == {"float32": bytes_float32, "bfloat16": bytes_bfloat16}
 
 
 @pytest.mark.parametrize("size, giga", [(224, 219), (448, 972), (896, 5455)])
 def test_operations_of_the_vision_tower(size, giga):
-    costs = plan(VARIANTS[f"paligemma-3b-{size}"])
+    costs = released(f"paligemma-3b-{size}")
     assert costs.parameters["vision"] == 412_442_352 + (costs.image_tokens - 256) * 1152
     # The published figures leave out the embedding of 588 pixel values a patch.
     embedding = 2 * costs.image_tokens * 588 * 1152
@@ -118,7 +125,7 @@ def test_peak_memory_is_that_of_a_run(name, mlp_width):
 
 
 def test_shapes_stand_layer_by_layer():
-    costs = plan(VARIANTS["paligemma2-3b-224"], "paligemma2-3b-224")
+    costs = released("paligemma2-3b-224")
     rows = {row.name: row for row in costs.weights + costs.tensors}
     assert (rows["text.blocks.*.attn.k.weight"].shape, rows["text.blocks.*.attn.k.weight"].times) == ((1024, 2304), 26)
     assert (rows["vision.blocks.*.mlp.up"].shape, rows["vision.blocks.*.mlp.up"].times) == ((1, 256, 4304), 27)
@@ -127,7 +134,7 @@ def test_shapes_stand_layer_by_layer():
 
 
 def test_plan_says_the_figures_that_people_ask_for():
-    text = as_text(plan(VARIANTS["paligemma-3b-224"], "paligemma-3b-224"), shapes=False)
+    text = as_text(released("paligemma-3b-224"), shapes=False)
     assert "11.7 GB float32, 5.85 GB bfloat16" in text and "256 image tokens + 16 of text" in text
 
 
@@ -151,4 +158,6 @@ def test_config_of_a_folder_or_of_a_variant(tmp_path):
 def test_rows_that_hugging_face_added_already_are_not_added_again():
     cfg = VARIANTS["paligemma-3b-224"]
     padded = replace(cfg, text=replace(cfg.text, vocab_size=257216))
-    assert plan(padded).total == plan(padded).total_with_hf_rows == plan(cfg).total_with_hf_rows == 2_923_466_480
+    costs = plan(padded)
+    wanted = released("paligemma-3b-224").total_with_hf_rows
+    assert costs.total == costs.total_with_hf_rows == wanted == 2_923_466_480
