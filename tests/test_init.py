@@ -46,3 +46,13 @@ def test_importing_brings_neither_numpy_nor_pillow_nor_a_debugger():
     code = "import sys, npgemma; print(sorted({'numpy', 'PIL', 'pdb', 'cupy'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_a_debugger_shows_of_a_model_fits_a_screen_and_of_a_tokenizer_a_line():
+    model = npgemma.load()
+    first, *lines = repr(model).splitlines()
+    assert first == "Model 'the model in the box': vision 5 blocks of 192, 6 heads; text 4 blocks of 128, 4 heads"
+    assert any("blocks x 5: 80 arrays" in line for line in lines) and repr(model.tokenizer) in lines
+    assert len(lines) < 24 and len(repr(model)) < 2000
+    for each in (model.tokenizer, model.tokenizer.vocabulary):
+        assert "of 1,792 pieces, 1,168 of them cut out whole, " in repr(each) and "\n" not in repr(each)

@@ -55,6 +55,13 @@ def test_every_other_name_stands_once_in_a_help_and_in_no_line_of_its_own(parser
             assert name == "--batch-size" or not any(f"{name} " in each for each in lines)
 
 
+def test_the_help_tells_the_names_that_people_know(parsers):
+    told = " ".join(parsers["generate"].format_help().split())
+    for same in ("--max-new-tokens, --n-predict, --predict = --max-tokens", "--num-beams = --beams",
+                 "--temp = --temperature"):
+        assert same in told
+
+
 def test_a_verb_s_own_name_counts(parsers):
     assert parsers["generate"].parse_args(["--batch-size", "2"]).batch is None
     assert "--batch-size = --batch" not in parsers["generate"].format_help()
