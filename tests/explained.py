@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from random_models import PALIGEMMA_1, random_model
+from random_models import PALIGEMMA_1, PALIGEMMA_2, random_model
 
 import npgemma
 from npgemma.checkpoints.loading import TINY
@@ -16,7 +16,8 @@ from npgemma.places.locate import locate
 from npgemma.tracing.trace import Trace
 
 MOST = 32
-CASES = ("caption", "boxes", "gemma 1", "words", "compared", "same")
+CASES = ("caption", "boxes", "gemma 1", "gemma 2", "words", "compared", "same")
+RANDOM = {"gemma 1": PALIGEMMA_1, "gemma 2": PALIGEMMA_2}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ OF = {"compared": "caption", "same": "caption"}
 
 @functools.cache
 def facts(case):
-    """One of the cases: two of the box, a first generation without tokenizer, and words alone; made once."""
+    """One of the cases: of the box, of a random model of each generation without tokenizer, words alone; made once."""
     run, whole, answer, picture = ran(OF.get(case, case))
     other = other_run(case, run.model)
     made = {panel.key: panel for panel in panels(run, other)}
@@ -67,7 +68,7 @@ def facts(case):
 @functools.cache
 def written(case):
     """The page of a case, made once."""
-    return page(facts(case).run, engine(), facts(case).other)
+    return page(facts(case).run, facts(case).panels.values(), engine())
 
 
 @functools.cache
@@ -87,8 +88,8 @@ def ran(case):
 @functools.cache
 def asked(case):
     """Model, question and picture of a case."""
-    if case == "gemma 1":
-        return first_generation()
+    if case in RANDOM:
+        return awkward(RANDOM[case])
     if case == "words":
         return the_box(), {"prompt": "caption <script>alert(1)</script>"}, None
     if case == "boxes":
@@ -110,9 +111,9 @@ def other_run(case, model):
     return observed(prepared(model, Request([str(asked(case)[2])], prompt), MOST))
 
 
-def first_generation():
-    """A random model without caps, windows and tokenizer, asked with ids."""
-    model = random_model(PALIGEMMA_1, "float32")
+def awkward(cfg):
+    """A random model whose sizes are all different, without tokenizer, asked with ids."""
+    model = random_model(cfg, "float32")
     P, R = model.config.vision.num_patches, model.config.vision.image_size
     pixels = np.random.default_rng(0).uniform(-1, 1, (1, R, R, 3)).astype(np.float32)
     return model, {"ids": [model.config.image_token_id] * P + [2, 5, 7, 9], "pixels": pixels}, None

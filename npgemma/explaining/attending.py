@@ -17,7 +17,7 @@ from npgemma.explaining.curves import curves, groups
 from npgemma.explaining.heat import data_uri, heat
 from npgemma.explaining.panel import Figure, Panel, code, formulas, say
 from npgemma.explaining.run import Run
-from npgemma.explaining.seeing import SHOWN, square
+from npgemma.explaining.seeing import small, square
 from npgemma.show.token_table import pieces_of
 
 # So many padding tokens are put before the prompt to show what a mask does with them.
@@ -46,7 +46,7 @@ def tower_looks(run: Run) -> Panel:
         "Dosovitskiy et al. 2021, sec. 4.5",
         formulas(run, f"{run.opened}.attn.probs"),
         code(run, f"{run.opened}.attn.probs"),
-        look=look(run, matrix, list(range(run.kept.thinning.squares**2)), []),
+        look=look(matrix, list(range(run.kept.thinning.squares**2)), []), picture=data_uri(small(square(run))),
     )
 
 
@@ -74,7 +74,7 @@ def decoder_looks(run: Run) -> Panel:
         "Vaswani et al. 2017, sec. 3.2",
         formulas(run, f"{run.block}.attn.scores", f"{run.block}.attn.probs", f"{run.block}.attn.mixed"),
         code(run, f"{run.block}.attn.scores", f"{run.block}.attn.probs", f"{run.block}.attn.mixed"),
-        look=look(run, matrix, places, tokens),
+        look=look(matrix, places, tokens), picture=data_uri(small(square(run))) if run.sees else "",
     )
 
 
@@ -104,7 +104,7 @@ def shown_tokens(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def look(run: Run, matrix: dict[int, np.ndarray], patches: list[int], tokens: list[dict[str, Any]]) -> dict[str, Any]:
+def look(matrix: dict[int, np.ndarray], patches: list[int], tokens: list[dict[str, Any]]) -> dict[str, Any]:
     """What the script needs: weights as 16-bit numbers, a 65,535th each."""
     size = next(iter(matrix.values())).shape[-1]
     weights = {n: np.rint(x * 65535).astype("<u2").tobytes() for n, x in matrix.items()}
@@ -115,7 +115,6 @@ def look(run: Run, matrix: dict[int, np.ndarray], patches: list[int], tokens: li
         "side": math.isqrt(len(patches)),
         "patches": patches,
         "tokens": tokens,
-        "picture": data_uri(square(run).resize((SHOWN, SHOWN))) if patches else "",
         "weights": {str(n): base64.b64encode(data).decode("ascii") for n, data in weights.items()},
     }
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from npgemma.base.errors import PackageError
@@ -46,21 +46,21 @@ def engine() -> Any:
     )
 
 
-def page(run: Run, engine: Any, other: Run | None = None) -> str:
+def page(run: Run, panels: Iterable[Panel], engine: Any) -> str:
     """Write the page.
 
     Parameters
     ----------
     run : Run
+    panels : iterable of Panel
+        From :func:`panels`.
     engine : jinja2.Environment
         From :func:`engine`.
-    other : Run, optional
-        To be compared with.
     """
     script = engine.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     written: str = engine.get_template("page.html").render(
-        run=run, panels=panels(run, other), script=script, digest=digest,
+        run=run, panels=list(panels), script=script, digest=digest,
         one_sign=scale(ONE_SIGN), two_signs=scale(TWO_SIGNS),
     )
     return written

@@ -70,6 +70,8 @@ class Panel:
         A table for each token of the answer, of which the reader chooses one: ``{"name", "head", "rows"}``.
     look : dict, optional
         What the script needs to show where a head looks.
+    picture : str
+        The address of the picture that it paints on; nothing where there is none.
     """
 
     key: str
@@ -82,6 +84,7 @@ class Panel:
     table: dict[str, Any] | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     look: dict[str, Any] | None = None
+    picture: str = ""
 
     def sentences(self) -> Iterator[Sentence]:
         """All that is said in words."""

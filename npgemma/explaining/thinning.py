@@ -5,6 +5,7 @@ Letters: N heads, P patches, T positions of the prompt, S positions so far.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Thinning:
         numbers = np.arange(self.side**2).reshape(self.side, self.side)
         return numbers[:: self.step, :: self.step].reshape(-1)
 
-    @property
+    @cached_property
     def positions(self) -> np.ndarray:
         """The positions of the prompt that are kept: those of words, and of each square's first patch."""
         words = np.setdiff1d(np.arange(self.length), self.image)

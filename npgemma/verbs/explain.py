@@ -9,7 +9,7 @@ from npgemma.base.describe import size_of
 from npgemma.base.errors import InputError
 from npgemma.base.progress import Progress
 from npgemma.cli import DONE
-from npgemma.explaining.page import engine, page
+from npgemma.explaining.page import engine, page, panels
 from npgemma.explaining.run import MOST_TOKENS, Kept, observed, prepared
 from npgemma.files.writer import check_target, write_file
 from npgemma.generation.requests import Request
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         progress.begin("looking at the tensors of the second run")
         beside = None if second is None else observed(second, progress)
     places = tuple(find(found.answer, request.image)[0])
-    data = page(replace(found, places=places), templates, beside).encode("utf-8")
+    shown = replace(found, places=places)
+    data = page(shown, panels(shown, beside), templates).encode("utf-8")
     write_file(args.output, data, args.force)
     printer.say(f"{args.output}  {size_of(len(data))}  open it in a browser")
     return DONE
