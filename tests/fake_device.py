@@ -22,7 +22,7 @@ CUPY = json.loads((Path(__file__).resolve().parent.parent / "golden" / "device" 
 # The only ways from the host to the device, both explicit.
 CROSSINGS = ("array", "asarray")
 # What CuPy cannot enqueue without knowing numbers of the device.
-WAITING = ("flatnonzero", "nonzero", "unique", "argwhere")
+WAITING = ("flatnonzero", "nonzero", "unique", "argwhere", "argpartition", "unravel_index")
 # Where CuPy takes less than NumPy: (arguments, keywords) -> True where it refuses.
 REFUSALS = {
     "argsort": lambda args, kwargs: kwargs.get("kind") not in (None, "stable"),
