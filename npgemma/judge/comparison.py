@@ -88,6 +88,12 @@ class PortTensors:
         name = self.names.get("text.logits")
         return name is not None and self.source.read(name).size == call.batch * self.cfg.text.vocab_size
 
+    def cut(self, name, ours, attention_mask):
+        """Our tensor where they scored the last token of each row only."""
+        if ours is None or name != "text.logits" or ours.shape == self.table[name].shape:
+            return ours
+        return ops.last_real(ours, attention_mask)
+
     def __contains__(self, name):
         return name in self.names and name not in self.unfit
 
@@ -160,16 +166,11 @@ class Comparison:
             row.status, row.message = "incomparable", self.port.unfit[name]
             return
         if emulated is not None:
-            self.judge_whole(row, theirs, self.cut(name, emulated), self.cut(name, truth), sample)
+            emulated, truth = (self.port.cut(name, each, self.attention_mask) for each in (emulated, truth))
+            self.judge_whole(row, theirs, emulated, truth, sample)
         if row.status == "ok" and not self.quantised:
             self.judge_single(row, theirs)
         self.let_go()
-
-    def cut(self, name, ours):
-        """Our tensor where they scored the last token of each row only."""
-        if ours is None or name != "text.logits" or ours.shape == self.port.table[name].shape:
-            return ours
-        return ops.last_real(ours, self.attention_mask)
 
     def judge_whole(self, row, theirs, emulated, truth, sample):
         """Judge a tensor as it came, or the sample of it that a pack holds."""

@@ -134,7 +134,8 @@ def injected(model, question, recipe, theirs, names_map, at=None):
         array = port.read(name)
         if name not in port.unfit:
             real = real_elements(name, table[name].letters, array.shape, question.attention_mask)
-            verdict = gates.dual_delta(array, runs[1][name], runs[0][name], FLOORS[kept_as(recipe)], real=real)
+            emulated, truth = (port.cut(name, run[name], question.attention_mask) for run in runs)
+            verdict = gates.dual_delta(array, truth, emulated, FLOORS[kept_as(recipe)], real=real)
             rows.append(
                 {"name": name, "ratio": verdict.figures["ratio"], "verdict": "ok" if verdict.passed else "differs"}
             )

@@ -318,6 +318,8 @@ def test_inject_says_whether_what_comes_behind_is_right(right, wrong, tmp_path, 
     assert cli.main(["inject", str(tmp_path / "a.npz"), *QUESTION, "--at", "text.blocks.1.mlp.out"]) == 3
     assert "text.blocks.1.out is the first that differs" in capsys.readouterr().out
     assert cli.main(["inject", str(tmp_path / "a.npz"), *QUESTION, "--at", "ids"]) == 1
+    np.savez(tmp_path / "last.npz", **right | {"text.logits": right["text.logits"][:, -1:]})  # as generation scores
+    assert cli.main(["inject", str(tmp_path / "last.npz"), *QUESTION, "--at", "text.blocks.2.out"]) == 0
 
 
 def test_vectors_are_made_and_judged(tmp_path, capsys):
