@@ -160,6 +160,12 @@ class DeviceArray:
     def sum(self, axis=None):
         return wrap(self._host.sum(axis=axis))
 
+    def max(self):
+        return wrap(self._host.max())
+
+    def clip(self, low, high):
+        return wrap(self._host.clip(low, high))
+
     def get(self):
         """The only way to the host."""
         TRAFFIC.waits += 1

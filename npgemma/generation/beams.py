@@ -146,7 +146,7 @@ def continue_all(running: list[Beam], logits, prompt_ids: list[int], settings: S
 def greatest(x, count: int):
     """Give the places of the ``count`` greatest numbers of x (N), the first among equals, and the numbers there.
 
-    A few looks over all of them are quicker than to sort or to partition; and CuPy's ``argpartition`` waits for the card.
+    A few looks over all of them are no slower than a partition, and CuPy's ``argpartition`` waits for the card.
     """
     rest, places, numbers = x.copy(), [], []
     for _ in range(count):
