@@ -15,7 +15,7 @@ from npgemma.config import DECODERS
 from npgemma.explaining.code import body
 from npgemma.explaining.curves import curves, groups
 from npgemma.explaining.heat import data_uri, heat
-from npgemma.explaining.panel import Figure, Panel, code, formulas, say
+from npgemma.explaining.panel import Figure, Panel, Sentence, code, formulas, say
 from npgemma.explaining.run import Run
 from npgemma.explaining.seeing import small, square
 from npgemma.show.token_table import pieces_of
@@ -141,18 +141,7 @@ def who_may_look(run: Run) -> Panel:
         Figure(heat(padded, "padding", 0, 1), say("With {pads} padding tokens before the prompt: nobody looks at them.",
                                                   pads=PADDING)),
     ]
-    sentences = [
-        say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
-            "it stands first, is read knowing what is asked. All of them are given and none has to be guessed, so "
-            "none need be hidden from another.", prompt=prompt),
-        say("The answer is written token by token: each must be guessed before the next exists. The {answer} that the "
-            "decoder read in its turn, to write on (all but the last), see the prompt, and of the answer what stands "
-            "before them. "
-            "In training, where the whole answer is there already, the mask alone hides what comes: a model that saw "
-            "it would learn to copy, not to guess. Of all pairs, {full:.0%} are allowed; a causal mask would allow "
-            "{causal:.0%}.",
-            answer=answer, full=float(full.mean()), causal=float(causal.mean())),
-    ]
+    sentences = who_sees_what(prompt, answer, full, causal)
     if window is not None:
         sliding = masks.sliding_prefix_lm(types, real, length, window)[0]
         blocks = sum(each is not None for each in run.model.config.text.layer_windows)
@@ -170,6 +159,21 @@ def who_may_look(run: Run) -> Panel:
         "Beyer et al. 2024, fig. 2 and sec. 5.2; Gemma Team 2024 (Gemma 2), sec. 2",
         formulas(run, *names), (*code(run, *names), body(masks.prefix_lm), body(masks.both_in_prefix)), tuple(figures),
     )
+
+
+def who_sees_what(prompt: int, answer: int, full: np.ndarray, causal: np.ndarray) -> list[Sentence]:
+    """Say why prompt and answer see what they see."""
+    return [
+        say("The {prompt} tokens of picture and prompt all see each other, forwards and backwards: the picture, though "
+            "it stands first, is read knowing what is asked. All of them are given and none has to be guessed, so "
+            "none need be hidden from another.", prompt=prompt),
+        say("The answer is written token by token: each must be guessed before the next exists. The {answer} that the "
+            "decoder read in its turn, to write on (all but the last), see the prompt, and of the answer what stands "
+            "before them. In training, where the whole answer is there already, the mask alone hides what comes: a "
+            "model that saw it would learn to copy, not to guess. Of all pairs, {full:.0%} are allowed; a causal mask "
+            "would allow {causal:.0%}.",
+            answer=answer, full=float(full.mean()), causal=float(causal.mean())),
+    ]
 
 
 def shared_heads(run: Run) -> Panel:

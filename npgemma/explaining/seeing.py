@@ -11,7 +11,7 @@ from npgemma.explaining.code import body
 from npgemma.explaining.curves import curves
 from npgemma.explaining.heat import heat, photograph
 from npgemma.explaining.mathml import written
-from npgemma.explaining.panel import Figure, Panel, code, formulas, say
+from npgemma.explaining.panel import Figure, Panel, Sentence, code, formulas, say
 from npgemma.explaining.run import Run
 from npgemma.files.image import ImageSettings
 
@@ -128,31 +128,13 @@ def positions(run: Run) -> Panel:
 
 def vision_block(run: Run) -> Panel:
     """One block of the tower, opened."""
-    block, cfg = run.opened, run.model.config.vision
+    block = run.opened
     names = [f"{block}.{short}" for short in ("attn_norm", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.probs",
                                               "attn.mixed", "middle", "mlp_norm", "mlp.up", "mlp.hidden", "out")]
-    probs, up = run[f"{block}.attn.probs"], run[f"{block}.mlp.up"]
-    normed = run[f"{block}.attn_norm"]
+    up = run[f"{block}.mlp.up"]
     return Panel(
         "vision-block", "One block of the tower, opened",
-        (
-            say("The tower has {depth} such blocks, one behind the other; this is number {number}, counted from "
-                "nought. First a norm brings the numbers of every patch's vector to one size, and learned gains weigh "
-                "them (their typical size is then {normed:.2f}). Another norm stands before the second half of the "
-                "block, and one behind the last "
-                "block.", depth=cfg.depth, number=int(block.split(".")[2]), normed=rms(normed)),
-            say("Then each of {heads} heads, which look for different things, makes three short vectors of every "
-                "patch, of {size} numbers each: a question (the query, `q`), a label (the key, `k`) and a content (the "
-                "value, `v`). A question is multiplied with every label, number by number, and the sum is a score: the "
-                "better they agree, the higher. Softmax turns the scores of a question into weights that are positive "
-                "and add up to one, and the contents are gathered by these weights. The strongest single weight, of "
-                "all heads and patches, is {strongest:.2f}.",
-                heads=cfg.num_heads, size=cfg.head_dim, strongest=float(probs.max())),
-            say("What all heads gathered goes through one more matrix and is added to what the patch was (`middle`). "
-                "Then each patch is worked on by itself, by an MLP: its vector is widened to {wide} numbers; GELU "
-                "damps those below nought, {negative:.0%} of all here; and the rest is narrowed again and "
-                "added.", wide=cfg.mlp_width, negative=float(np.mean(up < 0))),
-        ),
+        what_a_block_does(run),
         "Dosovitskiy et al. 2021, eq. 2 and 3, app. A; Vaswani et al. 2017, eq. 1; Hendrycks & Gimpel 2016, sec. 2",
         (*formulas(run, *names), written("softmax(x)"), written("gelu(x)")),
         (*code(run, *names), body(ops.softmax), body(ops.gelu)),
@@ -170,6 +152,30 @@ def vision_block(run: Run) -> Panel:
             Figure(gelu_curve(up), say("GELU, over the range that this block uses: from {low:.1f} to {high:.1f}.",
                                        low=float(up.min()), high=float(up.max()))),
         ),
+    )
+
+
+def what_a_block_does(run: Run) -> tuple[Sentence, ...]:
+    """Say what follows what in a block of the tower."""
+    block, cfg = run.opened, run.model.config.vision
+    probs, up, normed = (run[f"{block}.{short}"] for short in ("attn.probs", "mlp.up", "attn_norm"))
+    return (
+        say("The tower has {depth} such blocks, one behind the other; this is number {number}, counted from "
+            "nought. First a norm brings the numbers of every patch's vector to one size, and learned gains weigh "
+            "them (their typical size is then {normed:.2f}). Another norm stands before the second half of the "
+            "block, and one behind the last "
+            "block.", depth=cfg.depth, number=int(block.split(".")[2]), normed=rms(normed)),
+        say("Then each of {heads} heads, which look for different things, makes three short vectors of every "
+            "patch, of {size} numbers each: a question (the query, `q`), a label (the key, `k`) and a content (the "
+            "value, `v`). A question is multiplied with every label, number by number, and the sum is a score: the "
+            "better they agree, the higher. Softmax turns the scores of a question into weights that are positive "
+            "and add up to one, and the contents are gathered by these weights. The strongest single weight, of "
+            "all heads and patches, is {strongest:.2f}.",
+            heads=cfg.num_heads, size=cfg.head_dim, strongest=float(probs.max())),
+        say("What all heads gathered goes through one more matrix and is added to what the patch was (`middle`). "
+            "Then each patch is worked on by itself, by an MLP: its vector is widened to {wide} numbers; GELU "
+            "damps those below nought, {negative:.0%} of all here; and the rest is narrowed again and "
+            "added.", wide=cfg.mlp_width, negative=float(np.mean(up < 0))),
     )
 
 

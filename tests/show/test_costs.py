@@ -11,7 +11,7 @@ from made_checkpoints import config_json, write_folder
 from random_models import GENERATIONS, random_model
 
 from npgemma import ops
-from npgemma.base import blocks
+from npgemma.base import blocks, threads
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import schema
 from npgemma.base.weights import Weights
@@ -107,8 +107,10 @@ def picture_and_prompt(cfg, prompt_tokens):
 
 
 @pytest.mark.parametrize("name, mlp_width", [("paligemma-3b-224", 8192), ("paligemma2-3b-448", 64)])
-def test_peak_memory_is_that_of_a_run(name, mlp_width):
+def test_peak_memory_is_that_of_a_run(name, mlp_width, monkeypatch):
     """The released widths, two blocks deep: what NumPy allocates is what was planned, be MLP or attention fullest."""
+    monkeypatch.setattr(threads, "num_threads", lambda: 2)  # pieces of attention exist at the same time
+    monkeypatch.setattr(threads, "blas_threads", lambda: 1)
     cfg = VARIANTS[name]
     text = replace(cfg.text, depth=2, vocab_size=300, layer_windows=cfg.text.layer_windows[:2], mlp_width=mlp_width)
     vision = replace(cfg.vision, depth=1, mlp_width=64)
