@@ -7,6 +7,10 @@ from xml.sax.saxutils import quoteattr
 
 from npgemma.base.expressions import explained
 from npgemma.base.printer import visible
+from npgemma.judge import gates
+from npgemma.judge.doubts import doubts, of_picture
+from npgemma.judge.rerun import GIVEN, kept_as
+from npgemma.judge.single import BETWEEN_RUNS
 from npgemma.tracing.sources import made_at
 
 # Codes of a terminal: red and bright, faint, yellow, green.
@@ -26,26 +30,53 @@ def summary(comparison):
     return f"{words}: " + (f"the first that differs is {first.name}" if first else "none differs")
 
 
+def is_of_two_runs(comparison):
+    """Whether they are held against one other run, without float64 beside it."""
+    return any("relative" in row.entire and "ratio" not in row.entire for row in comparison.rows)
+
+
+def legend(comparison):
+    """What the columns say, and which figures pass."""
+    bound = BETWEEN_RUNS[kept_as(comparison.recipe)]
+    if is_of_two_runs(comparison):
+        yield f"error: relative, between the two runs ({comparison.recipe}); up to {bound:g} passes"
+    else:
+        most = gates.RATIO_ACCEPTABLE
+        yield f"error/own: distance from float64, in that of {comparison.recipe} itself; up to {most:g}x passes"
+    alone = "alone: of the operation made again on their own inputs, which is what says where the fault lies"
+    without = "alone: empty, since the weights are not here (--model FOLDER)"
+    yield f"bits: share of equal ones; {alone if comparison.rerun is not None else without}"
+
+
 def figures(row):
     """The two judgements of a row, in columns."""
     ratio, share = row.entire.get("ratio"), row.entire.get("share")
-    entire = "" if share is None else f"{'' if ratio is None else f'{ratio:.3g}x':>9} {share:8.2%}"
+    apart = f"{row.entire['relative']:.2g}" if "relative" in row.entire else ""
+    entire = "" if share is None else f"{apart if ratio is None else f'{ratio:.3g}x':>9} {share:8.2%}"
     alone = "" if "share" not in row.single else f"{row.single['share']:8.2%}"
     return f"{entire:>18} {alone:>9}"
 
 
-def table(comparison):
-    """(row, text) of the rows that fit a screen: around the first that differs, or the last ones."""
+def shown(comparison):
+    """The rows that fit a screen, around the first that differs, or the last ones; and how many are behind them."""
     rows = [row for row in comparison.rows if row.status != "missing"]
-    first = comparison.first
-    index = rows.index(first) if first else len(rows) - 1
-    shown = rows[max(0, index - ROWS_BEFORE) : index + 1 + ROWS_AFTER]
-    width = max((len(row.name) for row in shown), default=4)
-    for row in shown:
+    index = rows.index(comparison.first) if comparison.first else len(rows) - 1
+    end = index + 1 + ROWS_AFTER
+    return rows[max(0, index - ROWS_BEFORE) : end], max(0, len(rows) - end)
+
+
+def widest(comparison):
+    """The width of the longest name on the screen."""
+    return max((len(row.name) for row in shown(comparison)[0]), default=4)
+
+
+def table(comparison):
+    """(row, text) of the rows that fit a screen."""
+    (rows, left), first, width = shown(comparison), comparison.first, widest(comparison)
+    for row in rows:
         mark = "FIRST BAD" if row is first else "bad" if row.status == "bad" else row.status
         yield row, f"{row.name:{width}} {figures(row)}  {mark}{' (expected)' if row.expected else ''}"
-    left = len(rows) - index - 1 - ROWS_AFTER
-    if first and left > 0:
+    if left:
         yield None, f"... {left} more behind it"
 
 
@@ -74,12 +105,16 @@ def details(comparison, row, cfg, call):
             f"  a tolerance of {worst['gap']:.3g}, or {row.single.get('share', row.entire.get('share', 0)):.2%} of"
             " equal bits, would pass"
         )
-    yield from diagnosis(row)
+    yield from diagnosis(comparison, row)
 
 
-def diagnosis(row):
-    """What a wrong tensor looks like, a line each."""
-    if not row.causes:
+def diagnosis(comparison, row):
+    """What a wrong tensor looks like, a line each; without weights no fault of an operation was tried."""
+    if row.name == "pixels" and of_picture(comparison):
+        yield "  cause: another picture, or one that was read otherwise"
+    elif not row.causes and comparison.rerun is None and row.name not in GIVEN:
+        yield "  cause: not looked for: known faults are tried on the model's weights; name it by --model FOLDER"
+    elif not row.causes:
         yield "  cause: unknown; no known fault leads to these numbers"
     for number, cause in enumerate(row.causes[:3]):
         yield f"  {'cause' if number == 0 else '   or'}: {cause.name}: {cause.sentence}"
@@ -113,7 +148,9 @@ def remarks(comparison):
 
 def lines(comparison, cfg, call):
     """One screen: (code of a colour, line) of each."""
-    yield "", f"{'':24}{'error/own':>9} {'bits':>8} {'alone':>9}"
+    yield from ((COLOURS["incomparable"], f"first of all: {each}") for each in doubts(comparison))
+    error = "error" if is_of_two_runs(comparison) else "error/own"
+    yield "", f"{'':{widest(comparison)}} {error:>9} {'bits':>8} {'alone':>9}"
     for row, line in table(comparison):
         yield COLOURS.get(row.status, "") if row is not None else "", line
     for row in told(comparison):
@@ -121,8 +158,8 @@ def lines(comparison, cfg, call):
         yield from (("", line) for line in details(comparison, row, cfg, call))
     if comparison.quantised:
         yield from (("", f"{name}: {decibels:.1f} dB") for name, decibels in comparison.noise_by_layer().items())
-    said = list(remarks(comparison))
-    yield from (("", line) for line in [*([""] if said else []), *said[:8], ""])
+    said = [*remarks(comparison)][:8]
+    yield from (("", line) for line in ["", *said, *legend(comparison), ""])
     yield COLOURS["bad" if comparison.first else "ok"], summary(comparison)
 
 
@@ -145,6 +182,7 @@ def record(comparison):
         "logits": comparison.logits,
         "signal_to_noise": comparison.noise_by_layer(),
         "advice": comparison.advice(),
+        "doubts": doubts(comparison),
         "notes": list(remarks(comparison)),
         "rows": [asdict(row) for row in comparison.rows],
     }

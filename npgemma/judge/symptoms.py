@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npgemma.judge.rerun import bounds, kept_as
-from npgemma.judge.rounding import to_odd_float32
+from npgemma.judge.rounding import stored, to_odd_float32
 
 ROW_LETTERS = ("T", "P")
 LEVEL = 1.01 / 127.5
@@ -23,6 +23,8 @@ def symptoms(rerun, name, right, theirs, real):
     real : (...)
     """
     low, high = bounds(name, right, rerun.recipe)
+    if unrounded(rerun, low, high, theirs, real):
+        return [("store-unrounded", "these are right but for the store: rounded to bfloat16 they would pass")]
     if name == "pixels" and np.all((np.abs(theirs - right.value) <= LEVEL)[real]):
         return [("pixels-within-a-level", "each pixel is within a level of 255 of ours: another program's same resize")]
     found = [
@@ -37,6 +39,14 @@ def symptoms(rerun, name, right, theirs, real):
             found.append((symptom, sentence))
             break
     return found or confused(rerun, name, theirs, real)
+
+
+def unrounded(rerun, low, high, theirs, real):
+    """Whether wider numbers than bfloat16 were written down, which are right once they are rounded to it."""
+    if kept_as(rerun.recipe) != "bfloat16":
+        return False
+    rounded = stored(np.asarray(theirs), "bfloat16")
+    return bool(np.all(((rounded >= low) & (rounded <= high))[real]))
 
 
 def truncated(rerun, right, theirs, real):
