@@ -53,6 +53,17 @@ def test_the_check_finds_a_card_that_multiplies_wrongly(check, monkeypatch):
     assert code == 3 and any("vision.patches" in each for each in found["beyond"])
 
 
+def test_without_a_card_one_line_says_so_before_anything_is_written(check, monkeypatch):
+    import gpu_check
+
+    monkeypatch.setattr(gpu_check, "ensure_checkpoint", lambda *_: pytest.fail("a checkpoint was written"))
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(SystemExit) as end:
+        gpu_check.main()
+    assert str(end.value).startswith("gpu_check.py: --device: ") and "\n" not in str(end.value)
+
+
 def test_figures_beyond_their_bounds_are_told(check):
     import gpu_check
 

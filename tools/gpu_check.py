@@ -4,7 +4,8 @@
     python tools/gpu_check.py --table gpu.json        README's table, made of that
     python tools/gpu_check.py --fake --answers 16     here, without a card: the check's own code, nothing about cards
 
-Needs CuPy; for the comparison torch and transformers (tools/requirements.txt), else that part is left out and said so.
+Needs CuPy; for the comparison torch and transformers (tools/requirements.txt), else that part is left out and said so;
+and 6 GB of disk for the random 3B, written once to ~/.cache/npgemma (--folder takes a checkpoint that is there).
 TF32 must be off: npgemma never asks for it, and CUPY_TF32 is refused.  Exit code 3 if something is beyond its bound.
 """
 
@@ -203,8 +204,12 @@ def main():
 
             stack.enter_context(planted())
             options.folder = options.folder or ROOT / "npgemma" / "tiny"
+        try:
+            found = {"fake": options.fake, "about": about(options)}  # the card comes first: the rest takes long
+        except npgemma.NpgemmaError as problem:
+            sys.exit(f"gpu_check.py: {problem.naming('--device')}")
         options.folder = options.folder or ensure_checkpoint(options.variant, default_folder())
-        found = {"fake": options.fake, "about": about(options), "goldens": goldens(options.device)}
+        found["goldens"] = goldens(options.device)
         found["box"] = box(options.device, options.answers, options.batch)
         found["subjects"] = subjects(options)
     found["beyond"] = verdicts(found)
