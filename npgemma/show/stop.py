@@ -82,9 +82,8 @@ class Stop:
 
 def page(stop: Stop) -> list[tuple[str, str]]:
     """What is shown before any question: lines, each with its style."""
-    file = Path(stop.frame.f_code.co_filename)
     statement, inputs = statement_at(stop.frame)
-    place = f"  {file.parent.name}/{file.name}:{stop.frame.f_lineno} in {stop.frame.f_code.co_name}:  {statement}"
+    place = f"  {place_of(stop.frame)}:  {statement}"
     formula = explained(stop.plain, stop.tensor, stop.model.config, stop.call)
     lines = [(f"\n{stop.name} = {formula}", "bold"), (place, "dim")]
     lines += [(f"  in   {describe(value, short, most=LOOKED_AT)}", "") for short, value in inputs.items()]
@@ -92,6 +91,13 @@ def page(stop: Stop) -> list[tuple[str, str]]:
     if re.fullmatch(BLOCK_OUT, stop.plain):
         lines.append((f"  the model would say now:  {lens(stop.model, to_host(stop.x))}", "green"))
     return lines
+
+
+def place_of(frame: FrameType) -> str:
+    """Where a frame is: its file from the package on, the line, the function."""
+    parts = Path(frame.f_code.co_filename).parts
+    package = len(parts) - 1 - parts[::-1].index("npgemma") if "npgemma" in parts else -1
+    return f"{'/'.join(parts[package:])}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def values(stop: Stop, expression: str) -> str:
@@ -102,9 +108,13 @@ def values(stop: Stop, expression: str) -> str:
     if not expression:
         return as_text(stop.x)
     ours = {"np": np, "npgemma": npgemma, "model": stop.model}
-    names = {**ours, **stop.frame.f_locals, stop.plain.split(".")[-1]: stop.x}
+    return value_of(expression, stop.frame, {**ours, **stop.frame.f_locals, stop.plain.split(".")[-1]: stop.x})
+
+
+def value_of(expression: str, frame: FrameType, names: Mapping[str, Any]) -> str:
+    """What an expression gives where a frame is, as text; what is wrong with it, if anything."""
     try:
-        return as_text(eval(expression, stop.frame.f_globals, names))
+        return as_text(eval(expression, frame.f_globals, dict(names)))
     except Exception as problem:  # whatever was typed may raise whatever it likes
         return f"  {type(problem).__name__}: {problem}"
 

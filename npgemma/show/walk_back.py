@@ -1,7 +1,6 @@
 """Walking through the gradients in a terminal, the last tensor's first: ``grad text.logits`` to ``grad pixels``."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -9,18 +8,18 @@ import numpy as np
 
 from npgemma.base import printer
 from npgemma.base.describe import describe
-from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Tensor
 from npgemma.show.breaking import layer_frame, stop_in
-from npgemma.show.stop import LOOKED_AT, command_of, statement_at
+from npgemma.show.stop import LOOKED_AT, as_text, command_of, place_of, statement_at, value_of
 from npgemma.tracing.selection import as_patterns, check_patterns, matches
 
 HELP = """  Enter       go on to the next gradient, which is of the tensor before
   n GLOB      run to the gradient of a tensor, such as n text.blocks.3.attn.probs
-  p           print the values
+  p           print the values; p EXPRESSION of the mirrored layer's variables, np, and d, the gradient: p d.shape
   r EXPR      put something else in its place and go on, such as r 0 * d or r d.clip(-1, 1), with d and np
-  d           pdb right here, with the mirrored layer's variables; c goes on
+  d           pdb right here, with the mirrored layer's variables; c goes on (the command d; in an expression d is
+              the gradient).  There is no back: gradients are made one way, and once
   q           leave"""
 
 
@@ -57,10 +56,8 @@ class WalkBack:
 
     def page(self, name: str, d, frame: FrameType) -> str:
         """What is shown of a gradient before any question."""
-        file = Path(frame.f_code.co_filename)
         statement, inputs = statement_at(frame)
-        place = f"{file.parent.name}/{file.name}:{frame.f_lineno} in {frame.f_code.co_name}"
-        lines = [f"\ngrad {name}", f"  {place}:  {statement}"]
+        lines = [f"\ngrad {name}", f"  {place_of(frame)}:  {statement}"]
         lines += [f"  in   {describe(value, short, most=LOOKED_AT)}" for short, value in inputs.items()]
         return "\n".join([*lines, f"  out  {describe(d, f'grad {name}', self.tensors[name].letters)}"])
 
@@ -74,9 +71,13 @@ class WalkBack:
         elif command == "r" and rest:
             return self.replaced(rest, d)
         elif command:
-            values = np.array2string(to_host(d), threshold=400, edgeitems=3, max_line_width=120)
-            self.write(values if command == "p" else f"  there is no command {command!r}; there are\n{HELP}")
+            unknown = f"  there is no command {command!r}; there are\n{HELP}"
+            self.write(self.printed(rest, d, frame) if command == "p" else unknown)
         return None, command in ("", "d")
+
+    def printed(self, expression: str, d, frame: FrameType) -> str:
+        """The gradient itself, or the value of an expression."""
+        return value_of(expression, frame, {"np": np, **frame.f_locals, "d": d}) if expression else as_text(d)
 
     def runs_to(self, pattern: str, name: str) -> bool:
         """Run to the next gradient that fits, which is of an earlier tensor, if there is one."""

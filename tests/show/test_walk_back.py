@@ -38,8 +38,17 @@ def walk(*lines):
 def test_the_last_tensors_gradient_comes_first_with_the_mirrored_line_that_made_it():
     shown, _ = walk("", "n text.blocks.2.attn.probs", "p", "q")
     assert shown.index("(grad text.logits)") < shown.index("(grad text.norm)") < shown.index("grad text.blocks.2.attn")
-    assert "backward/attention.py:" in shown and 'd_scores = ops.softmax(t.keep("probs", d_probs), t["probs"])' in shown
+    assert "  npgemma/backward/attention.py:" in shown
+    assert 'd_scores = ops.softmax(t.keep("probs", d_probs), t["probs"])' in shown
     assert "  in   d_probs" in shown and "[[[[[" in shown
+
+
+def test_expressions_know_the_gradient_and_the_layers_variables():
+    shown, _ = walk(f"n {PROBS}", "p d.shape", "p d_probs.shape == d.shape, np.pi", "p nothing", "back", "q")
+    B, K, G, T, S = TENSORS[PROBS].shape
+    assert f"({B}, {K}, {G}, {T}, {S})" in shown.splitlines() and "(True, 3.14" in shown
+    assert "NameError: name 'nothing'" in shown
+    assert "There is no back" in shown
 
 
 def test_a_replaced_gradient_goes_on():
