@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -71,6 +72,9 @@ OPTIONS = {
     "top_p": "--top-p",
 }
 
+# Where a message says what to write in Python, ``force=True (--force)``, the command leaves the option.
+ASIDE = re.compile(r"[\w='\"]+ \((--[a-z-]+)\)")
+
 DESCRIPTION = """PaliGemma 1 and 2 in pure NumPy: ask about a picture, and look at every tensor on the way.
 
   npgemma generate                          the model and a picture in the box
@@ -88,7 +92,10 @@ class Ended(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes end with exit code 1, since 2 stands for a broken file."""
+    """An argument parser that takes no half of an option's name, and whose mistakes end with code 1, not 2."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message):
         self.exit(WRONG_INPUT, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
@@ -135,7 +142,7 @@ def code_of(error: BaseException) -> int:
         silence_stdout()
         return INTERRUPTED
     if isinstance(error, NpgemmaError):
-        message = error.naming(OPTIONS.get(error.argument or "", error.argument))
+        message = ASIDE.sub(r"\1", error.naming(OPTIONS.get(error.argument or "", error.argument)))
         return complain(message, BROKEN_FILE if isinstance(error, FILE_ERRORS) else WRONG_INPUT)
     if isinstance(error, NotImplementedError):
         return complain(error, WRONG_INPUT)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from npgemma.base import printer
@@ -22,6 +23,7 @@ from npgemma.learn.schedules import SCHEDULES
 from npgemma.verbs.options import add_model_options, add_verb, load_model
 
 MOST = 65_536  # examples a step
+STEPS = 200  # where nobody says how many
 
 DESCRIPTION = """Teach a model from lines of {"image": "cat.jpg", "prefix": "caption en", "suffix": "a cat"}.
 
@@ -44,7 +46,8 @@ def add(subparsers) -> None:
                        help="what learns, such as 'text.*.attn.*' (default: all; of an adapter 'text.blocks.*')")
     group.add_argument("--freeze", action="append", default=[], metavar="GLOB", help="what does not: 'vision.*'")
     group = parser.add_argument_group("how")
-    group.add_argument("--steps", type=int, default=200, help="(default: 200)")
+    group.add_argument("--steps", type=int, help=f"(default: {STEPS})")
+    group.add_argument("--epochs", type=int, metavar="N", help="instead of --steps: rounds through the examples")
     group.add_argument("--batch", type=int, default=16, help="examples a step (default: 16)")
     group.add_argument("--micro", type=int, default=8, help="examples in memory at once (default: 8)")
     group.add_argument("--rate", type=float, help="largest learning rate (default: 1e-3 of an adapter, else 1e-5)")
@@ -77,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
         examples = read_examples(args.data, model, progress=progress)
     held_out = min(50, len(examples) // 10) if args.held_out is None else args.held_out
     taught, judged = split(examples, held_out, args.seed)
-    printer.tell(f"{len(taught)} examples to learn from, {len(judged)} to be judged by")
+    if args.epochs is not None:
+        course = replace(course, steps=max(1, -(-args.epochs * len(taught) // course.batch)))
+    printer.tell(plan_of(course, len(taught), len(judged)))
     with asked_to_stop() as stop, Progress("learning") as progress:
         done = finetune(model, taught, judged, course, out, Lines(course, progress), stop, progress)
     if not done:
@@ -89,10 +94,21 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def plan_of(course: Course, taught: int, judged: int) -> str:
+    """Say beforehand what is going to happen."""
+    times = course.steps * course.batch / max(taught, 1)
+    return (
+        f"{taught} examples to learn from, {judged} to be judged by; {course.steps} steps of {course.batch}, "
+        f"each example about {times:.2g} times; how long that takes is said after the first step"
+    )
+
+
 def course_of(args: argparse.Namespace) -> Course:
     """Give the course that the options describe, or refuse numbers that make none."""
-    for name in ("steps", "batch", "micro", "every", "save_every"):
-        if getattr(args, name) < 1:
+    if args.steps is not None and args.epochs is not None:
+        raise InputError("--epochs stands instead of --steps; leave one of them out")
+    for name in ("steps", "epochs", "batch", "micro", "every", "save_every"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')}: came as {getattr(args, name)}; want 1 or more")
     if args.batch > MOST:
         raise InputError(f"--batch: came as {args.batch}; want at most {MOST:,}")
@@ -104,7 +120,7 @@ def course_of(args: argparse.Namespace) -> Course:
         if not getattr(args, name) >= 0:
             raise InputError(f"--{name.replace('_', '-')}: came as {getattr(args, name)}; want 0 or more")
     return Course(
-        args.steps, args.batch, args.micro, rate, args.schedule, args.warm_up, args.clip,
+        args.steps or STEPS, args.batch, args.micro, rate, args.schedule, args.warm_up, args.clip,
         Settings(decay=args.decay, muon=args.muon), args.lora, args.alpha, tuple(args.on), tuple(args.freeze),
         args.seed, args.every, args.save_every,
     )

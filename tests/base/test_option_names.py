@@ -13,6 +13,7 @@ from npgemma.verbs import options
 SAME = {
     "generate": [
         ("--max-new-tokens 3", "--max-tokens 3"), ("--n-predict 3", "--max-tokens 3"), ("--num-beams 2", "--beams 2"),
+        ("--beam-size 4", "--beams 4"), ("--beam_width 4", "--beams 4"),
         ("--temp 0.5", "--temperature 0.5"), ("--num-beams 2 --num-return-sequences 2", "--beams 2 -n 2"),
         ("--repeat-penalty 2", "--repetition-penalty 2"), ("-s 4", "--seed 4"), ("-m x", "--model x"),
         ("--max_new_tokens=3", "--max-tokens 3"), ("--torch_dtype bf16", "--dtype bfloat16"),
@@ -26,6 +27,7 @@ SAME = {
         ("d -o o --max-steps 9 --batch-size 2 --warmup-steps 1", "d -o o --steps 9 --batch 2 --warm-up 1"),
         ("d -o o --weight-decay .1 --max-grad-norm 2 --target-modules a", "d -o o --decay .1 --clip 2 --on a"),
         ("d -o o --logging-steps 3 --save_steps 4", "d -o o --every 3 --save-every 4"),
+        ("d -o o --num_train_epochs 3", "d -o o --epochs 3"),
     ],
 }  # fmt: skip
 
@@ -57,9 +59,15 @@ def test_every_other_name_stands_once_in_a_help_and_in_no_line_of_its_own(parser
 
 def test_the_help_tells_the_names_that_people_know(parsers):
     told = " ".join(parsers["generate"].format_help().split())
-    for same in ("--max-new-tokens, --n-predict, --predict = --max-tokens", "--num-beams = --beams",
+    for same in ("--max-new-tokens, --n-predict, --predict = --max-tokens", "--num-beams, --beam-size, --beam-width = --beams",
                  "--temp = --temperature"):
         assert same in told
+
+
+@pytest.mark.parametrize("half, whole", [("--max-token", "--max-tokens"), ("--num-beam", "--num-beams")])
+def test_half_a_name_is_no_name_but_a_hint(half, whole, capsys):
+    assert cli.main(["generate", "a.png", "cat", half, "3"]) == 1
+    assert f"unknown arguments: {half} 3; is {whole} meant?" in capsys.readouterr().err
 
 
 def test_a_verb_s_own_name_counts(parsers):

@@ -41,6 +41,15 @@ def test_an_adapter_is_learnt_and_every_verb_reads_it(capsys, tmp_path):
     assert cli.main(["trace", PICTURE, "x", "--only", "text.norm", "--adapter", str(out)]) == 0
 
 
+def test_rounds_through_the_examples_may_be_asked_for_in_the_place_of_steps(capsys, tmp_path):
+    data, words = write_lessons(tmp_path), ["--lora", "1", "--batch", "3", "--held-out", "1", "--epochs", "2"]
+    code, lines, err = run(capsys, data, "-o", tmp_path / "learnt", *words)
+    assert code == 0 and "3 steps of 3, each example about 2.2 times" in err  # 4 examples, twice, by threes
+    assert lines.splitlines()[-1].startswith("step 3/3 ")
+    code, _, err = run(capsys, data, "-o", tmp_path / "other", *words, "--steps", "4")
+    assert code == 1 and "--epochs stands instead of --steps" in err
+
+
 def test_a_whole_model_is_learnt_and_loads(capsys, tmp_path):
     out = tmp_path / "learnt"
     code, _, _ = run(capsys, write_lessons(tmp_path), "-o", out, "--freeze", "vision.*", "--rate", "1e-3", *QUICK)
