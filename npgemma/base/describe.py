@@ -209,6 +209,12 @@ def size_of(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
+def number_of(things: Sequence[object] | int, what: str) -> str:
+    """Write how many there are: ``1 tensor``, ``2 tensors``."""
+    count = things if isinstance(things, int) else len(things)
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def bars(counts: Sequence[int]) -> str:
     """Draw counts as blocks; whatever is not nothing shows at least the lowest."""
     highest = max(counts, default=0)

@@ -64,7 +64,10 @@ def find_snapshot(name: str, cache: Path) -> Path:
     home = cache / ("models--" + name.replace("/", "--"))
     download = f"to download it: hf download {name}"
     if not home.is_dir():
-        raise InputError(f"no folder {name!r} here, and {cache} does not hold {name!r}; {download}", argument="model")
+        raise InputError(
+            f"there is no folder {name!r} here (check the path), and no model of that name in {cache}; {download}",
+            argument="model",
+        )
     branch = home / "refs" / "main"
     revision = read_file(branch, 1024, CheckpointError).decode("ascii", "replace").strip() if is_there(branch) else ""
     if not re.fullmatch(r"[0-9a-zA-Z]{1,80}", revision):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from npgemma.base.errors import NpgemmaError
+from npgemma.base.errors import InputError, NpgemmaError
 from npgemma.files import sniff
 
 JSON_LIMIT = 64 * 2**20  # bytes; a released index.json has 100 kB
@@ -53,6 +53,18 @@ def open_regular(path: Path, error: type[NpgemmaError]) -> tuple[int, os.stat_re
 
 
 MISSING = "no such file; check the path"
+
+
+def named(path: Path | str) -> Path:
+    """Give a path that a user names, if there is anything: a name of nothing is a wrong word, and no broken file.
+
+    Raises
+    ------
+    InputError
+    """
+    if not is_there(path):
+        raise InputError(f"{path}: {MISSING}")
+    return Path(path)
 
 
 def read_file(path: Path, limit: int, error: type[NpgemmaError]) -> bytes:

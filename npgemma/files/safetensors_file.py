@@ -195,6 +195,8 @@ def describe(head: bytes) -> str | None:
             f"{kind} (PyTorch .bin or .pt, NumPy .npz), not safetensors: refused for safety, a pickle can run code; "
             "convert it with transformers' save_pretrained"
         )
+    if kind is None and sniff.is_text(head):
+        kind = "a text file"
     return kind and f"{kind}, not safetensors"
 
 

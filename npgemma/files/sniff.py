@@ -34,3 +34,9 @@ def describe(head: bytes) -> str | None:
     if start.startswith(b"<?xml") and b"<svg" in start:
         return "an SVG drawing"
     return None
+
+
+def is_text(head: bytes) -> bool:
+    """Tell whether a file begins as text: what UTF-8 has for people to read, and no byte else."""
+    text = head.decode("utf-8", "replace")[:-1]  # the last character may be cut
+    return len(text) > 8 and "".join(text.split()).isprintable() and "\ufffd" not in text

@@ -114,7 +114,10 @@ def prepare(model: paligemma.Model, request: Request) -> Ready:
             raise InputError("prompt and ids are both given; want one of them")
         return Ready(checked_ids(request.ids, model.config), pixels, notes, request.image)
     if model.tokenizer is None:
-        raise InputError("the model has no tokenizer, so it takes no prompt; pass ids")
+        raise InputError(
+            f"the model {model.name!r} has no tokenizer (tokenizer.model, tokenizer.json), so it takes no prompt;"
+            " pass ids (--ids)"
+        )
     context = model.config.text.max_positions
     prompt = build_prompt(model.tokenizer, request.prompt, len(pixels), P, specials=request.specials, context=context)
     return Ready(prompt.ids, pixels, [*notes, *prompt.notes], request.image)

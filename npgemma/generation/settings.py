@@ -115,7 +115,7 @@ class Settings:
         if self.num_beams == 1 and self.num_return > 1 and not self.samples:
             raise InputError(
                 f"{self.num_return} greedy answers are all the same; give a temperature or beams"
-                " (how long an answer may be: max_new_tokens, --max-tokens)",
+                " (how long an answer may be: max_new_tokens (--max-tokens))",
                 argument="num_return",
             )
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from npgemma.base.errors import CheckpointError
-from npgemma.files.reader import read_json, why
+from npgemma.files.reader import named, read_json, why
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.judge.pack import FORMAT, MANIFEST, VERSION, files_in
 from npgemma.judge.read_config import config_in
@@ -107,7 +107,7 @@ def open_pack(folder, hashes=True, tell=None):
     CheckpointError
         If it is no pack, one of another version, or anything in it does not fit the rest.
     """
-    folder = Path(folder)
+    folder = named(folder)
     manifest = read_json(folder / MANIFEST, CheckpointError)
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{folder / MANIFEST}: is no golden pack: its format is {manifest.get('format')!r:.80}")

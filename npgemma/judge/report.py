@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict
 from xml.sax.saxutils import quoteattr
 
+from npgemma.base.describe import number_of
 from npgemma.base.expressions import explained
 from npgemma.base.printer import visible
 from npgemma.judge import gates
@@ -25,8 +26,8 @@ def summary(comparison):
         for status in ("ok", "bad", "follows", "incomparable", "missing")
     }
     compared = sum(counts.values()) - counts["missing"] - counts["incomparable"]
-    words = f"{compared} tensors compared, {counts['missing']} not there, {counts['incomparable']} incomparable"
-    first = comparison.first
+    first, words = comparison.first, f"{number_of(compared, 'tensor')} compared"
+    words += f", {counts['missing']} not there, {counts['incomparable']} incomparable"
     return f"{words}: " + (f"the first that differs is {first.name}" if first else "none differs")
 
 

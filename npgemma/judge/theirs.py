@@ -12,6 +12,7 @@ import numpy as np
 from npgemma.base import half
 from npgemma.base.errors import CheckpointError
 from npgemma.files.arrays import archive_readers, read_array
+from npgemma.files.reader import named
 from npgemma.files.safetensors_file import MappedFile, open_safetensors
 from npgemma.judge import raw
 from npgemma.tracing import trace_file
@@ -63,7 +64,7 @@ def open_theirs(path):
     CheckpointError
         If it is none of the formats, or damaged.
     """
-    path = Path(path)
+    path = named(path)
     if path.is_dir():
         return Theirs(path, in_folder(path))
     if path.suffix == ".npz":

@@ -1,13 +1,13 @@
 """Putting other tensors in place of computed ones: patching, ablating, going on from another runtime's tensors."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from npgemma.base.describe import axes
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Tensor
+from npgemma.files.reader import named
 from npgemma.files.safetensors_file import open_safetensors
 from npgemma.tracing import trace_file
 from npgemma.tracing.selection import check_patterns
@@ -57,7 +57,7 @@ def read_replacements(words: Iterable[str]) -> dict[str, np.ndarray]:
         name, _, path = word.partition("=")
         if not path:
             raise InputError(f"came as {word!r}; want NAME=FILE.safetensors", argument="replace")
-        stored = trace_file.read_tensors(open_safetensors(Path(path)))
+        stored = trace_file.read_tensors(open_safetensors(named(path)))
         if name not in stored and len(stored) != 1:
             held = ", ".join(f"{each!r:.80}" for each in list(stored)[:4])
             raise InputError(

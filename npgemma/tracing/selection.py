@@ -49,13 +49,22 @@ def check_patterns(patterns: Sequence[str], known: Iterable[str]) -> None:
     names = list(known)
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in names):
-            close = ", ".join(nearest(pattern, names))
-            raise InputError(f"{pattern!r} fits none of {len(names)} tensors; nearest: {close}")
+            raise InputError(f"{pattern!r} fits none of {len(names)} tensors; {instead(pattern, names)}")
+
+
+def instead(pattern: str, names: list[str]) -> str:
+    """What to write where a pattern fits nothing: the blocks that there are, the nearest names, or where all stand."""
+    block = re.match(r"(?:step\.\d+\.)?((?:vision|text)\.blocks)\.(\d+)\.", pattern)
+    if block:
+        numbers = {int(found[1]) for name in names if (found := re.search(rf"\b{block[1]}\.(\d+)\.", name))}
+        if numbers and int(block[2]) not in numbers:
+            return f"{block[1]} are {min(numbers)} to {max(numbers)}"
+    close = nearest(pattern, names)
+    return f"nearest: {', '.join(close)}" if close else "'npgemma names' lists them"
 
 
 def nearest(pattern: str, names: Iterable[str], count: int = 4) -> list[str]:
     """The names that resemble a pattern most, blocks of one kind written once: ``text.blocks.*.attn.q``."""
     unnumbered = re.sub(r"\d+|\[[^]]*\]", "*", pattern)
     kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
-    close = difflib.get_close_matches(unnumbered, kinds, n=count, cutoff=0.4)
-    return close or kinds[:count]
+    return difflib.get_close_matches(unnumbered, kinds, n=count, cutoff=0.4)

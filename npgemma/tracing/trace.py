@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.base.describe import describe, size_of
+from npgemma.base.describe import describe, number_of, size_of
 from npgemma.base.device import to_host
 from npgemma.base.errors import InputError, InputTypeError, NonfiniteError, TensorError
 from npgemma.base.named import Named
@@ -53,7 +53,8 @@ class Trace(Named):
 
     def __repr__(self) -> str:
         nbytes = sum(array.nbytes for array in self.arrays.values())
-        head = f"Trace of {len(self)} tensors, {size_of(nbytes)}, {self.manifest['precision']}, {self.manifest['run']}"
+        count = number_of(len(self), "tensor")
+        head = f"Trace of {count}, {size_of(nbytes)}, {self.manifest['precision']}, {self.manifest['run']}"
         axes = self.manifest["axes"]
         return "\n".join([head, *(describe(array, name, axes[name]) for name, array in self.items())])
 
@@ -61,7 +62,7 @@ class Trace(Named):
         from npgemma.base.markup import table_of_arrays  # nothing else of a trace writes HTML
 
         about = " ".join(str(self.manifest[key]) for key in ("model", "precision", "image", "prompt", "run"))
-        return table_of_arrays(f"Trace of {len(self)} tensors: {about}", self, self.manifest["axes"])
+        return table_of_arrays(f"Trace of {number_of(len(self), 'tensor')}: {about}", self, self.manifest["axes"])
 
 
 def trace(

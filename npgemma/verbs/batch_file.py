@@ -63,6 +63,8 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
     InputError
         If the questions cannot be read, or the output holds answers to others.
     """
+    if args.output is not None and Path(args.output).suffix not in (".jsonl", ".ndjson", ""):
+        raise InputError(f"{args.output}: answers are written as lines of JSON; want a name that ends in .jsonl")
     if args.batch_size < 1:
         raise InputError(f"--batch-size: came as {args.batch_size}; want 1 or more")
     questions = read_questions(args.batch, "allow" if args.allow_specials else "refuse")
@@ -70,7 +72,8 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
     tell(reading_notes(args.batch, questions))
     seen = Seen()
     settings = settings | {"seen": seen}
-    failed = 0
+    failed: list[dict[str, Any]] = []
+    computed = 0
     with opened(args) as output, Progress("answering") as progress:
         lines = finished_lines(output, questions, mark)
         again = [number for number, line in enumerate(lines) if "error" in line]
@@ -81,16 +84,21 @@ def answer_file(model: Model, args: argparse.Namespace, settings: dict[str, Any]
                     [lines[number]] = answered(model, [questions[number]], settings, mark, find)
             finally:  # an interrupted run keeps what it has
                 output.replace(map(as_line, lines))
-            failed = sum("error" in line for line in lines)
+            computed, failed = len(again), [line for line in lines if "error" in line]
         for start in range(len(lines), len(questions), args.batch_size):
             group = questions[start : start + args.batch_size]
             followed = following_group(model, progress, start, len(group), len(questions))
             for line in answered(followed, group, settings, mark, find):
-                failed += "error" in line
+                computed += 1
+                failed += [line] if "error" in line else []
                 write_line(output, line)
     tell(seen.saved())
+    if output is not None:
+        tell([f"written to {args.output}" if computed else f"{args.output} holds every answer already"])
     if failed:
-        printer.tell(f"{failed} of {len(questions)} lines could not be answered; see their 'error'")
+        first = f"line {failed[0]['line']}: {failed[0]['error']}"
+        count = f"{len(failed)} of {len(questions)} lines"
+        printer.tell(f"{args.batch}: {count} could not be answered, the first is {first}; each says so in its 'error'")
     return 1 if failed else 0
 
 

@@ -149,8 +149,10 @@ def write_reports(args, comparison) -> None:
     cfg, call = comparison.cfg, comparison.call
     if args.junit is not None:
         writer.write_file(args.junit, report.junit(comparison).encode())
+        tell([f"written to {args.junit}"])
     if args.html is not None:
         writer.write_file(args.html, report.page(comparison, cfg, call).encode())
+        tell([f"written to {args.html}"])
     if args.json:
         printer.say_json(report.record(comparison))
         return

@@ -71,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
         fault = {**FAULTS, **VARIANTS}.get(args.name)
         with Progress("computing") as progress:
             write_port(model, given, args.recipe, fault, Path(args.output), steps, progress)
-        return DONE
-    write_all(args, model, given, steps)
+    else:
+        write_all(args, model, given, steps)
+    tell([f"written to {args.output}"])
     return DONE
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import functools
-from pathlib import Path
 from typing import Any
 
 from npgemma.base.errors import InputError
 from npgemma.base.weights import Weights
+from npgemma.files.reader import named
 from npgemma.generation.answers import Answer
 from npgemma.paligemma import Model
 from npgemma.places.codec_file import find_codec, read_codec
@@ -40,7 +40,7 @@ class Finder:
     def codec(self) -> Weights | None:
         """The codec that ``--codec`` names, or that the model's folder holds."""
         if self.args.codec is not None:
-            return read_codec(Path(self.args.codec))
+            return read_codec(named(self.args.codec))
         try:
             path = find_codec(self.args.model)
         except InputError:  # the model is loaded: whatever its folder was, nothing is there any more

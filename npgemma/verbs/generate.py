@@ -73,7 +73,8 @@ def add(subparsers) -> None:
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how tokens are chosen."""
     group = parser.add_argument_group("how tokens are chosen (greedy, unless drawing or beams are asked for)")
-    group.add_argument("--max-tokens", type=int, metavar="N", help=f"longest answer (default: {DEFAULT_NEW_TOKENS})")
+    group.add_argument("--max-tokens", type=int, metavar="N",
+                       help=f"longest answer (default: {DEFAULT_NEW_TOKENS}, or what the prompt leaves of the context)")
     group.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before")
     group.add_argument("--temperature", type=float, metavar="T", help="draw tokens; below 1 sharper, above 1 wilder")
     group.add_argument("--do-sample", action="store_true", help="draw tokens, at temperature 1 if none is given")
@@ -125,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
     if profile is not None:
         printer.show(profile.table())
     if args.draw is not None:
-        draw(args.draw, original(model, request.image), find(answer, request.image)[0], args.force)
+        places = find(answer, request.image)[0]
+        draw(args.draw, original(model, request.image), places, request.prompt, args.force)
     return 0
 
 
@@ -222,7 +224,15 @@ def show(
     tell([f"{each.text!r} is no box: {each.reason}" for each in unread])
     tell([f"{each.box.label!r} has no mask: {each.unmasked}" for each in places if each.unmasked])
     if answer.finish_reason == "length":
-        tell([f"the answer was cut after {len(answer.ids)} tokens; --max-tokens lets it go on"])
+        tell([why_cut(answer, find.model.config.text.max_positions)])
+
+
+def why_cut(answer: Answer, context: int) -> str:
+    """Say why an answer has no end, and what lets it go on, if anything does."""
+    said, prompt = f"the answer was cut after {len(answer.ids)} tokens", len(answer.prompt_ids)
+    if prompt + len(answer.ids) < context:
+        return f"{said}; --max-tokens lets it go on"
+    return f"{said}: with the {prompt} of the prompt they fill the model's context of {context:,}"
 
 
 def as_object(answer: Answer, image: Any, seconds: dict[str, float], find: Finder) -> dict[str, Any]:
@@ -242,7 +252,7 @@ def check_drawing(name: str, image: list[Any] | None, force: bool) -> None:
     check_target(name, force)
 
 
-def draw(name: str, picture: Image.Image | None, places: list[Place], force: bool) -> None:
+def draw(name: str, picture: Image.Image | None, places: list[Place], prompt: str, force: bool) -> None:
     """Draw places on their picture; what stood under the name stays until all is written."""
     from npgemma.places.drawing import draw_boxes
 
@@ -250,12 +260,15 @@ def draw(name: str, picture: Image.Image | None, places: list[Place], force: boo
         return
     if not places:
         tell(["the answer has no boxes: the picture is drawn without"])
+    elif prompt.startswith("segment") and all(each.mask is None for each in places):
+        tell(["the answer has no masks: boxes alone are drawn"])
     drawn, data = draw_boxes(picture, [each.box for each in places], [each.mask for each in places]), io.BytesIO()
     try:
         drawn.save(data, DRAWINGS[Path(name).suffix.lower()])
     except (OSError, ValueError) as problem:  # a side that the format does not allow
         raise OutputError(f"{name}: {drawn.width} x {drawn.height} pixels cannot be saved so: {problem}") from None
     write_file(name, data.getvalue(), force)
+    tell([f"written to {name}"])
 
 
 def refuse_beside_batch(args: argparse.Namespace) -> None:

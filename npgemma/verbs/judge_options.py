@@ -1,12 +1,11 @@
 """What the verbs of the judge share: recipes, names of other programs, lists of expected failures, reports."""
 
 import fnmatch
-from pathlib import Path
 
 from npgemma.base.errors import CheckpointError, InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.cli import DONE, INCOMPARABLE, MISMATCH
-from npgemma.files.reader import JSON_LIMIT, read_file, read_json
+from npgemma.files.reader import JSON_LIMIT, named, read_file, read_json
 
 
 def add_recipe(parser, default="bf16-hf-eager") -> None:
@@ -24,7 +23,7 @@ def read_map(path):
     """Read a map of their names to ours; empty without one."""
     if path is None:
         return {}
-    found = read_json(Path(path), CheckpointError)
+    found = read_json(named(path), CheckpointError)
     wrong = next((name for name, ours in found.items() if not isinstance(ours, str)), None)
     if wrong is not None:
         raise CheckpointError(
@@ -37,7 +36,7 @@ def read_expected(path):
     """Read a list of expected failures: a pattern a line, and comments behind #."""
     if path is None:
         return []
-    lines = read_file(Path(path), JSON_LIMIT, InputError).decode("utf-8", "replace").splitlines()
+    lines = read_file(named(path), JSON_LIMIT, InputError).decode("utf-8", "replace").splitlines()
     return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
 
 

@@ -1,11 +1,12 @@
 """``npgemma names``: every tensor's axes, formula, source line, and what it is called elsewhere; and the way back."""
 
 import argparse
+import difflib
 import re
 from pathlib import Path
 
 from npgemma.base import printer
-from npgemma.base.elsewhere import LAYOUTS, elsewhere, find, key
+from npgemma.base.elsewhere import LAYOUTS, all_names, elsewhere, find, key
 from npgemma.base.errors import InputError
 from npgemma.base.expressions import explained, inputs_of
 from npgemma.base.tensors import Call, Tensor, schema, tensors
@@ -58,10 +59,22 @@ def wanted(patterns: tuple[str, ...], table: dict[str, Tensor], cfg: Config) -> 
     found: set[str] = set()
     for pattern in patterns:
         fitting = [name for name in table if matches(name, [pattern])] or find(pattern, cfg)
+        if not fitting and (near := near_elsewhere(pattern, table, cfg)):
+            raise InputError(f"{pattern!r} is no tensor's name, here or elsewhere; nearest: {', '.join(near)}")
         if not fitting:
             check_patterns([pattern], table)
         found.update(fitting)
     return [name for name in table if name in found]
+
+
+def near_elsewhere(theirs: str, table: dict[str, Tensor], cfg: Config) -> list[str]:
+    """The names, or ends of as many parts, that resemble another program's most; none where one begins as ours do."""
+    if theirs.partition(".")[0] in {name.partition(".")[0] for name in table}:
+        return []
+    parts = len(re.findall(r"[./]", theirs)) + 1
+    behind = re.compile(rf"(?:[^./]+[./]){{0,{parts - 1}}}[^./]+$")
+    ends = {found[0] for names in all_names(cfg).values() for name in names if (found := behind.search(name))}
+    return difflib.get_close_matches(theirs, sorted(ends), n=3, cutoff=0.7)
 
 
 def record(name: str, tensor: Tensor, cfg: Config) -> dict:

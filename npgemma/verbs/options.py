@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ IN_THE_BOX = (
     "A released one: --model google/paligemma2-3b-mix-224 (from the local Hugging Face cache) or --model FOLDER"
 )
 DEFAULT_PROMPT = "caption en"
+# The end of a file's name, and not of a sentence or a number.
+LIKE_A_FILE = re.compile(r"\.[A-Za-z]\w{2,3}$")
 # As transformers, llama.cpp and NumPy's users write them.
 DTYPE_NAMES = {"bf16": "bfloat16", "fp32": "float32", "f32": "float32", "fp64": "float64", "f64": "float64"}
 
@@ -201,8 +204,15 @@ def read_pictures(names: Sequence[str]) -> list[Any] | None:
         raise InputError("-: standard input holds one picture only")
     for name in names:
         if name != "-" and not is_there(name):
-            raise InputError(f"{name}: there is no such picture; a prompt without one: --no-image {name!r}")
+            raise InputError(f"{name}: there is no such picture; {what_was_meant(name)}")
     return [read_input(MAX_FILE_BYTES, ImageError) if name == "-" else name for name in names] or None
+
+
+def what_was_meant(word: str) -> str:
+    """What to do where a word is no picture's: it is the path of one, or a prompt that came without."""
+    if LIKE_A_FILE.search(word) or "/" in word and " " not in word:
+        return "check the path"
+    return f"the picture comes first, then the prompt; without a picture: --no-image {word!r}"
 
 
 def tell(notes: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from npgemma.base.describe import size_of
+from npgemma.base.describe import number_of, size_of
 from npgemma.base.progress import Progress
 from npgemma.cli import DONE
 from npgemma.files import writer
@@ -46,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if args.tier == "op":
         return write_ops(args, list(vectors.all_cases(model.config)), model.config)
     planned = plan_pack(model, ask(model, request), args.recipe, args.tier, as_patterns(args.select or ()))
-    tell(
-        [f"{len(planned.chosen)} tensors, {size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"]
-    )
+    size = f"{size_of(planned.nbytes)} of numbers{' and as much raw' if args.raw else ''}"
+    tell([f"{number_of(len(planned.chosen), 'tensor')}, {size}"])
     tell([said for said in [of_weights(model, args.recipe)] if said])
     with Progress("computing and writing") as progress:
         write_pack(planned, args.output, args.raw, progress)

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import asdict, replace
 
 from npgemma.base import printer
-from npgemma.base.describe import line_of, size_of, summarise
+from npgemma.base.describe import line_of, number_of, size_of, summarise
 from npgemma.base.errors import InputError
 from npgemma.base.precision import PRECISIONS
 from npgemma.base.progress import Progress
@@ -115,7 +115,7 @@ def size_line(planned: Plan, output: str | None) -> str:
     whole = output is not None and format_of(output) == ".safetensors"
     nbytes = file_size(planned) if whole else planned.nbytes
     what = "in the file" if whole else "of numbers"
-    return f"{bound}{len(planned.tensors)} tensors, {bound}{size_of(nbytes)} ({nbytes:,} bytes) {what}"
+    return f"{bound}{number_of(len(planned.tensors), 'tensor')}, {bound}{size_of(nbytes)} ({nbytes:,} bytes) {what}"
 
 
 class Lines:

@@ -37,7 +37,7 @@ def build_prompt(
     ----------
     tokenizer : Tokenizer
     prompt : str
-        May be empty: the model then captions the picture. One newline is always appended.
+        May be empty: released models then caption the picture. One newline is always appended.
     num_images : int
         0 for text only, which transformers refuses: ``<bos>`` + prompt + newline.
     tokens_per_image : int
@@ -83,7 +83,7 @@ def _notes(prompt: str, num_images: int) -> list[str]:
     """Say what in a prompt is unlike the prompts the model was trained on."""
     notes = []
     if not prompt and num_images:
-        notes.append("the prompt is empty: the model will caption the picture")
+        notes.append("the prompt is empty: released models then caption the picture, others need not")
     if prompt.endswith("\n"):
         notes.append("the prompt ends in a newline already; another one is appended, as in transformers")
     if "\n" in prompt.rstrip("\n"):

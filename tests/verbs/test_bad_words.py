@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     (tmp_path / "there.png").write_bytes(b"mine")
+    (tmp_path / "notes.txt").write_text("The names of all tensors that I have written down.")
     array = np.zeros((1, 3, 10), np.float32)
     (tmp_path / "wrong.safetensors").write_bytes(file_bytes({NAME: ("F32", array)}))
     np.save(tmp_path / "x.npy", array)
@@ -48,7 +49,9 @@ OF_A_FILE = {
     "pipe": (2, "is a pipe or a device; want a regular file"),
     "/dev/zero": (2, "is a pipe or a device; want a regular file"),
     ".": (2, "is a folder; want a regular file"),
-    "nowhere.png": (1, "there is no such picture"),
+    "nowhere.png": (1, "there is no such picture; check the path"),
+    "no/where": (1, "there is no such picture; check the path"),
+    "caption en": (1, "there is no such picture; the picture comes first, then the prompt; without a picture: --no-"),
     "x" * 300: (1, "there is no such picture"),
 }
 WORDS = [
@@ -75,9 +78,16 @@ WORDS = [
     (["trace", "--no-image", "cat", "--replace", NAME], 1, "--replace: came as"),
     (["trace", "--no-image", "cat", "--replace", f"{NAME}=x.npy"], 2, "a NumPy array (.npy), not safetensors"),
     (["trace", "--no-image", "cat", "--replace", f"{NAME}=pipe"], 2, "is a pipe or a device"),
-    (["trace", "--no-image", "cat", "--replace", f"{NAME}=no.safetensors"], 2, "no such file"),
+    (["trace", "--no-image", "cat", "--replace", f"{NAME}=no.safetensors"], 1, "no such file"),
     (["trace", "--no-image", "cat", "--replace", "text.*=wrong.safetensors"], 1, "--replace: 'text.*' is a pattern"),
     (["trace", "--no-image", "a cat", "--replace", f"{NAME}=wrong.safetensors"], 1, "the replacement is (1, 3, 10)"),
+    (["trace", "a.png", "cat", "--only", "text.blocks.7.out"], 1, "tensors; text.blocks are 0 to 2"),
+    (["trace", "a.png", "cat", "--only", "zzz"], 1, "tensors; 'npgemma names' lists them"),
+    (["generate", "a.png", "cat", "--codec", "no.safetensors"], 1, "no.safetensors: no such file"),
+    (["names", "layers.0.self_attn.qproj"], 1, "nearest: layers.0.self_attn.q_proj"),
+    (["compare", "no.safetensors"], 1, "no.safetensors: no such file"),
+    (["compare", "wrong.safetensors", "--pack", "no"], 1, "no: no such file"),
+    (["compare", "notes.txt"], 2, "notes.txt: a text file, not safetensors"),
     (["names", "nothing"], 1, "'nothing' fits none of"),
     (["names", "--variant", "gpt"], 1, "want one of paligemma"),
     (["plan", "nowhere"], 1, "no folder 'nowhere' here"),

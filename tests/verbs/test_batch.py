@@ -124,12 +124,14 @@ def test_an_interrupted_run_goes_on_where_it_ended_and_repeats_nothing(folder, m
     assert read(folder / "a.jsonl") == read(folder / "whole.jsonl")
 
 
-def test_a_finished_run_does_nothing_again(folder, monkeypatch):
+def test_a_finished_run_does_nothing_again(folder, monkeypatch, capsys):
     write(folder / "q.jsonl", *QUESTIONS)
     run("--batch", "q.jsonl", "-o", "a.jsonl")
+    assert "npgemma: note: written to a.jsonl\n" in capsys.readouterr().err
     before = (folder / "a.jsonl").read_bytes()
     monkeypatch.setattr(batch_file, "generate_batch", None)
     assert run("--batch", "q.jsonl", "-o", "a.jsonl") == 0
+    assert capsys.readouterr().err == "npgemma: note: a.jsonl holds every answer already\n"
     assert (folder / "a.jsonl").read_bytes() == before
 
 
@@ -139,7 +141,8 @@ def test_a_finished_run_does_nothing_again(folder, monkeypatch):
         (["--batch", "other.jsonl", "-o", "a.jsonl"], "does not answer line 1"),
         (["--batch", "q.jsonl", "-o", "a.jsonl", "--temperature", "0.5"], "another model or other settings"),
         (["--batch", "short.jsonl", "-o", "a.jsonl"], "holds 5 answers to 1 questions"),
-        (["--batch", "q.jsonl", "-o", "text.txt"], "holds something else than answers of --batch"),
+        (["--batch", "q.jsonl", "-o", "text.jsonl"], "holds something else than answers of --batch"),
+        (["--batch", "q.jsonl", "-o", "text.txt"], "text.txt: answers are written as lines of JSON; want a name"),
         (["--batch", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["a.png", "--batch", "q.jsonl"], "leave out image"),
         (["--batch", "q.jsonl", "--draw", "x.png"], "leave out draw"),
@@ -150,14 +153,15 @@ def test_outputs_of_other_runs_are_left_alone(folder, capsys, words, message):
     write(folder / "q.jsonl", *QUESTIONS)
     write(folder / "other.jsonl", *reversed(QUESTIONS))
     write(folder / "short.jsonl", QUESTIONS[0])
-    (folder / "text.txt").write_text("my notes\n")
+    for name in ("text.txt", "text.jsonl"):
+        (folder / name).write_text("my notes\n")
     run("--batch", "q.jsonl", "-o", "a.jsonl")
     before = (folder / "a.jsonl").read_bytes()
     capsys.readouterr()
     assert run(*words) == 1
     assert message in capsys.readouterr().err
     assert (folder / "a.jsonl").read_bytes() == before
-    assert (folder / "text.txt").read_text() == "my notes\n"
+    assert (folder / "text.txt").read_text() == (folder / "text.jsonl").read_text() == "my notes\n"
 
 
 def test_answers_to_prompts_about_one_picture_are_right(folder, monkeypatch):
@@ -212,10 +216,10 @@ def test_a_file_without_questions_says_so(folder, capsys):
 @pytest.mark.parametrize("data", [b'{"model_type":"paligemma"}', b"notes", b'{"run": "x"}', b"\0\1", b'{"line": 1,'])
 def test_a_file_that_is_not_its_own_is_never_touched(folder, capsys, data):
     write(folder / "q.jsonl", *QUESTIONS)
-    (folder / "config.json").write_bytes(data)
-    assert run("--batch", "q.jsonl", "-o", "config.json") == 1
-    assert "config.json: holds something else than answers of --batch; choose another" in capsys.readouterr().err
-    assert (folder / "config.json").read_bytes() == data
+    (folder / "config.jsonl").write_bytes(data)
+    assert run("--batch", "q.jsonl", "-o", "config.jsonl") == 1
+    assert "config.jsonl: holds something else than answers of --batch; choose another" in capsys.readouterr().err
+    assert (folder / "config.jsonl").read_bytes() == data
 
 
 def test_the_questions_themselves_are_never_the_output(folder, capsys):

@@ -161,7 +161,7 @@ def test_a_detection_is_held_to_its_pattern(speak, picture, capsys):
 def test_notes_are_on_stderr_and_in_the_object(speak, picture, capsys):
     speak(saying("a cat"))
     _, _, err = run(capsys, picture, "", "--model", "some")
-    assert err == "npgemma: note: the prompt is empty: the model will caption the picture\n"
+    assert err == "npgemma: note: the prompt is empty: released models then caption the picture, others need not\n"
     speak(saying("a cat"))
     _, out, err = run(capsys, picture, "", "--json", "--model", "some")
     assert err == ""
@@ -261,7 +261,8 @@ def test_a_model_without_a_codec_says_where_to_put_one(speak, picture, capsys):
 
 def test_a_codec_that_is_none_is_refused_whatever_the_answer(speak, picture, tmp_path, capsys):
     speak(saying("a cat"))
-    for name, reason in (("none.npz", "none.npz"), ("codec.bin", "want one that ends in .npz or .safetensors")):
+    (tmp_path / "codec.bin").write_bytes(b"x")
+    for name, reason in (("none.npz", "no such file"), ("codec.bin", "want one that ends in .npz or .safetensors")):
         code, out, err = run(capsys, picture, "x", "--codec", str(tmp_path / name), "--model", "some")
         assert code in (1, 2) and out == "" and reason in err and err.count("\n") == 1
 
@@ -280,7 +281,7 @@ def test_what_is_no_box_is_said_on_stderr(speak, picture, capsys):
         (["--draw", "out.png", "--image", "PICTURE"], "--draw: boxes are drawn on one picture"),
         (["--draw", "PICTURE"], "is the picture itself"),
         (["--draw", "PICTURE", "--force"], "is the picture itself"),
-        (["--draw", "THERE.png"], "THERE.png: exists already; choose another name, or force=True (--force)"),
+        (["--draw", "THERE.png"], "THERE.png: exists already; choose another name, or --force to replace it"),
         (["--draw", "no/such/out.png"], "no/such/out.png: there is no folder no/such; make it first"),
     ),
 )
@@ -312,7 +313,7 @@ def test_an_unwritable_drawing_is_one_line_and_leaves_nothing(speak, picture, tm
 @pytest.mark.parametrize(
     "words, message",
     (
-        (["nowhere.png", "caption en"], "nowhere.png: there is no such picture; a prompt without one: --no-image"),
+        (["nowhere.png", "caption en"], "nowhere.png: there is no such picture; check the path"),
         (["--no-image", "two", "prompts"], "'prompts': with --no-image there is only a prompt"),
         (["--ids", "2,5", "--no-image", "cat"], "--ids stands instead of the prompt 'cat'"),
         (["--no-image", "cat", "--temperature", "-1"], "--temperature: came as -1.0; want 0, or 0.0001"),
@@ -355,14 +356,14 @@ def test_options_may_stand_between_the_picture_and_the_prompt(speak, picture, ca
     "words, message",
     (
         (["x", "--max-tokens", "-1"], "npgemma: --max-tokens: came as -1"),
-        (["x", "--max-tokens", "99999"], "or lower max_new_tokens (--max-tokens)\n"),
+        (["x", "--max-tokens", "99999"], "or lower --max-tokens\n"),
         (["x", "--beams", "2", "-n", "3"], "npgemma: -n: 3 answers from 2 beams"),
         (
             ["x", "--beams", "2", "--temperature", "1"],
             "npgemma: --beams: beams are searched, not drawn; leave out temperature, top_k",
         ),
         (["x", "--temperature", "1e-300"], "npgemma: --temperature: came as 1e-300; want 0, or 0.0001 to 10000\n"),
-        (["<eos>"], "or pass specials='allow' (--allow-specials)\n"),
+        (["<eos>"], "or pass --allow-specials\n"),
     ),
 )
 def test_mistakes_name_the_options_of_the_command(speak, picture, capsys, words, message):

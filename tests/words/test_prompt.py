@@ -60,7 +60,7 @@ def test_text_only_is_bos_text_and_newline(tokenizer):
 def test_row_63_an_empty_prompt_is_allowed_and_captions(tokenizer):
     prompt = build_prompt(tokenizer, "", 1, P)
     assert pieces(tokenizer, prompt.ids) == ["<image>"] * P + ["<bos>", "\n"]
-    assert prompt.notes == ["the prompt is empty: the model will caption the picture"]
+    assert prompt.notes == ["the prompt is empty: released models then caption the picture, others need not"]
 
 
 def test_row_64_spaces_are_kept_and_one_newline_always_follows(tokenizer):
