@@ -113,7 +113,7 @@ def mlp(x, w):
 
 
 def logits(x, w, cfg):
-    """Score each token as the next one, by the embedding table itself: x (B, T, D) -> (B, T, V).
+    """Score each token as the next one, by the tied head, the embedding table itself: x (B, T, D) -> (B, T, V).
 
     ``x`` is :func:`decode`'s, of the positions whose scores are wanted.  Press & Wolf 2017.
     Reference: transformers modeling_paligemma.py, PaliGemmaForConditionalGeneration.

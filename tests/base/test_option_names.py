@@ -59,8 +59,8 @@ def test_every_other_name_stands_once_in_a_help_and_in_no_line_of_its_own(parser
 
 def test_the_help_tells_the_names_that_people_know(parsers):
     told = " ".join(parsers["generate"].format_help().split())
-    for same in ("--max-new-tokens, --n-predict, --predict = --max-tokens", "--num-beams, --beam-size, --beam-width = --beams",
-                 "--temp = --temperature"):
+    for same in ("--max-new-tokens, --n-predict, --predict = --max-tokens", "--temp = --temperature",
+                 "--num-beams, --beam-size, --beam-width = --beams"):
         assert same in told
 
 
