@@ -252,5 +252,5 @@ def check_size(planned: Plan, force: bool) -> None:
     if planned.nbytes > LIMIT and not force:
         raise InputError(
             f"the trace would take {size_of(planned.nbytes)}, more than {size_of(LIMIT)};"
-            " choose by only (--only), positions by rows (--rows), or take it all the same by force=True (--force)"
+            " choose tensors by only (--only), positions by rows (--rows), or take it all by force=True (--force)"
         )

@@ -28,7 +28,8 @@ DESCRIPTION = """Say which of a port's tensors is the first that differs, and wh
 THEIRS is .safetensors, .npz, a folder of .npy, or a folder of raw numbers with list.txt; names may be npgemma's,
 transformers', big_vision's, GGUF's or those of llama.cpp's graph.  The columns are explained under the
 table: error, share of equal bits, and that share where the operation alone is made again on their inputs.
-Exit codes: 0 nothing differs, 1 wrong usage or a missing file, 2 broken file, 3 something differs, 4 nothing to compare."""
+Exit codes: 0 nothing differs, 1 wrong usage or a missing file, 2 broken file, 3 something differs, 4 nothing to
+compare."""
 
 
 def add(subparsers) -> None:
