@@ -42,7 +42,7 @@ def attend(q, k, v, mask, w, scale, softcap):
     S, K = k.shape[1:3]
     at_once = max(1, SCORES_AT_ONCE // (B * N * S))
     pieces = blocks.heads_and_rows(q, k, v, mask, at_once)
-    if w.observe is None and len(pieces) * len(pieces[0]) > 1:  # Nobody wants to see the scores whole.
+    if w.observe is None and sum(map(len, pieces)) > 1:  # Nobody wants to see the scores whole.
         return blocks.attended(pieces, lambda *piece: attend(*piece, w, scale, softcap))
 
     queries, keys, values = (ops.group_heads(heads, K) for heads in (q, k, v))

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 flake8 npgemma tests tools
 isort --check-only --diff npgemma tests tools
 mypy --config-file setup.cfg
-[ "${1:-}" = --no-tests ] || pytest "$@"
+[ "${1:-}" = --no-tests ] || pytest -n auto "$@"

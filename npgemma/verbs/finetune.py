@@ -11,6 +11,7 @@ from pathlib import Path
 
 from npgemma.base import printer
 from npgemma.base.errors import InputError
+from npgemma.base.heap import keep_memory
 from npgemma.base.progress import Progress
 from npgemma.checkpoints.hub_cache import find_model
 from npgemma.checkpoints.loading import TINY
@@ -67,6 +68,7 @@ def add(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, learn, write what was learnt, and return the exit code."""
+    keep_memory()
     course, out = course_of(args), Path(args.output)
     base = TINY if args.model is None else find_model(args.model)
     if out.exists() and out.resolve() == base.resolve():

@@ -120,6 +120,12 @@ def test_factors_that_belong_nowhere_are_refused(base, written, tmp_path, old, n
         adapter.read_adapter(tmp_path, base.config, base.weights.arrays)
 
 
+def test_an_adapter_without_factors_is_refused(base, written, tmp_path):
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="holds no factors; want lora_A and lora_B of some matrices"):
+        adapter.read_adapter(tmp_path, base.config, base.weights.arrays)
+
+
 def test_nan_in_a_factor_is_refused(base, written, tmp_path):
     path = tmp_path / "adapter_model.safetensors"
     arrays = load_file(path)

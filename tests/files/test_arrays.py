@@ -114,3 +114,10 @@ def test_row_43_a_member_that_is_not_what_the_archive_says_is_refused(way, tmp_p
     refused(path, "'x' (is not what the archive says|cannot be unpacked)")
     path.write_bytes(b"XX" + whole[2:])
     refused(path, "'x' does not lie where the archive says")
+
+
+def test_row_43_a_packed_member_that_cannot_be_unpacked_is_refused(tmp_path):
+    path = zipped(tmp_path / "x.npz", ("x.npy", npy(np.arange(5.0))), way=zipfile.ZIP_DEFLATED)
+    whole, first = path.read_bytes(), 30 + len("x.npy")
+    path.write_bytes(whole[:first] + b"\xff" + whole[first + 1 :])  # a kind of block that deflate does not have
+    refused(path, "'x' cannot be unpacked: .*invalid block type; get the file again")

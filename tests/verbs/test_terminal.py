@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -46,7 +47,9 @@ def start(stdout, stderr, *words):
 def read_until(terminal, wanted, seconds=30):
     """Read a terminal until it has shown ``wanted``, or is closed."""
     shown, end = b"", time.monotonic() + seconds
-    while wanted not in shown.decode(errors="replace") and time.monotonic() < end:
+    while wanted not in shown.decode(errors="replace"):
+        if not select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+            break
         try:
             more = os.read(terminal, 1000)
         except OSError:  # Linux, when the other side has closed

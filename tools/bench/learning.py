@@ -26,7 +26,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "tiny")]
 SIDES = {"npgemma": 1, "pytorch-parts": 1, "pytorch-whole": 0}  # 0: its library's own threads
-PICTURES, PARTS, THREADS, FIRST = 32, 4, 2, 1500
+PICTURES, PARTS, THREADS, FIRST, STEPS = 32, 4, 2, 1500, 6000
 RATE = 1e-4
 # PaliGemma 2 3B at 224 pixels has 256 image tokens.
 TEXT, ANSWER, RANK = 16, 8, 8
@@ -73,11 +73,12 @@ def timed_steps(side, steps):
     """Median seconds and CPU seconds of a step, and the gradients' norm at the first, by which the sides agree."""
     import train
 
+    from npgemma import load_codec
     from npgemma.checkpoints.loading import TINY
 
     parts = 1 if side == "pytorch-whole" else PARTS
-    tokenizer = train.load_tokenizer(TINY / "tokenizer.model")
-    batches = [train.make_batch(FIRST, PICTURES // PARTS, part, PARTS, tokenizer) for part in range(PARTS)]
+    words = train.load_tokenizer(TINY / "tokenizer.model"), load_codec()
+    batches = [train.make_batch(FIRST, STEPS, PICTURES // PARTS, part, PARTS, *words) for part in range(PARTS)]
     if parts == 1:
         batches = [joined(batches)]
     step = npgemma_step(batches) if side == "npgemma" else pytorch_step(batches, SIDES[side])
@@ -93,14 +94,26 @@ def timed_steps(side, steps):
 def joined(batches):
     """One batch of several; the parts' pictures are numbered on."""
     import numpy as np
+    import train
 
     whole = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0] if name != "lots"}
     whole["lots"] = []
     for lots in zip(*(batch["lots"] for batch in batches), strict=True):
-        lot = {name: np.concatenate([each[name] for each in lots]) for name in lots[0]}
+        length = max(lot["ids"].shape[1] for lot in lots)
+        fill = {"labels": train.IGNORED}
+        lot = {name: np.concatenate([filled(each[name], length, fill.get(name, 0)) for each in lots])
+               for name in lots[0]}
         first = np.repeat(np.arange(len(lots)) * (PICTURES // len(lots)), [len(each["picture"]) for each in lots])
         whole["lots"].append(lot | {"picture": lot["picture"] + first})
     return whole
+
+
+def filled(rows, length, value):
+    """Rows of one number stay; those of tokens are filled up: (Q) or (Q, T)."""
+    import numpy as np
+
+    missing = length - rows.shape[1] if rows.ndim == 2 else 0
+    return np.pad(rows, ((0, 0), (0, missing)), constant_values=value) if missing else rows
 
 
 def npgemma_step(batches):
@@ -118,8 +131,8 @@ def npgemma_step(batches):
 
     def step():
         nonlocal average
-        with mock.patch.object(train, "make_batch", lambda step, size, part, *rest: batches[part]):
-            average, figures = train.take_step(learner, average, cfg, None, options, pool)
+        with mock.patch.object(train, "make_batch", lambda step, steps, size, part, *rest: batches[part]):
+            average, figures = train.take_step(learner, average, cfg, (), options, pool)
         return float(figures.split()[-1])
 
     return step
