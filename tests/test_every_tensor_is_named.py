@@ -24,7 +24,7 @@ ONE_FORMULA = {"ops.linear(x, w['embedded.weight'])"}
 MOVES = {
     "reshape", "transpose", "astype", "concatenate", "split", "zeros_like", "ones_like", "arange", "append",
     "patchify", "last_real", "flat_pictures", "as_integers", "slot_positions", "split_heads", "group_heads",
-    "merge_heads", "cut", "join", "image_places", "hide", "angles", "swapaxes", "head",
+    "merge_heads", "cut", "join", "heads_and_rows", "attended", "image_places", "hide", "angles", "swapaxes", "head",
 }
 MODULES_OF_EQUATIONS = {"np", "ops", "rotary", "masks", "blocks"}
 COMPARISONS = (ast.BitAnd, ast.BitOr, ast.Invert, ast.Not)
