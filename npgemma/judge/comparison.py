@@ -166,7 +166,8 @@ class Comparison:
             row.status, row.message = "incomparable", self.port.unfit[name]
             return
         if emulated is not None:
-            emulated, truth = (self.port.cut(name, each, self.attention_mask) for each in (emulated, truth))
+            if sample is None:
+                emulated, truth = (self.port.cut(name, each, self.attention_mask) for each in (emulated, truth))
             self.judge_whole(row, theirs, emulated, truth, sample)
         if row.status == "ok" and not self.quantised:
             self.judge_single(row, theirs)

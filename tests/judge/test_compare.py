@@ -224,6 +224,17 @@ def test_a_pack_stands_for_the_model(wrong, right, tmp_path, capsys):
     assert code == 0
 
 
+def test_a_pack_of_samples_judges_logits(right, tmp_path, capsys):
+    folder, port = tmp_path / "pack", tmp_path / "a.npz"
+    assert cli.main(["pack", *QUESTION, "--tier", "summary", "-o", str(folder)]) == 0
+    capsys.readouterr()
+    logits = right["text.logits"]
+    for theirs, first in ((logits, None), (logits[..., ::-1], "text.logits")):
+        np.savez(port, **{"text.blocks.0.out": right["text.blocks.0.out"], "text.logits": theirs})
+        code, record = compared(port, capsys, "--pack", str(folder), question=[])
+        assert (code, record["first"]) == (3 if first else 0, first)
+
+
 def test_a_quantised_port_is_told_its_signal_to_noise(small, tmp_path):
     rng, right = np.random.default_rng(0), small[2]
     noisy = {
