@@ -76,8 +76,7 @@ def heads_and_rows(q, k, v, mask, rows):
     if isinstance(q, np.ndarray) and T > 1 and B * N * T * S > SCORES_NEAR:
         shared = list(zip(cut(k, "bskh", "k", 1), cut(v, "bskh", "k", 1), strict=True))
         heads = [(one, *shared[n * K // N]) for n, one in enumerate(cut(q, "btnh", "n", 1))]
-    masks = [mask] if T <= rows else list(itertools.islice(cut(mask, "bts", "t", rows), -(-T // rows)))
-    return [[(few, keys, values, seen) for few, seen in zip(cut(one, "btnh", "t", rows), masks, strict=True)]
+    return [[(few, keys, values, seen) for few, seen in zip(cut(one, "btnh", "t", rows), cut(mask, "bts", "t", rows))]
             for one, keys, values in heads]
 
 
