@@ -13,6 +13,9 @@ from npgemma.judge.rerun import Rerun
 from npgemma.judge.steps import take_steps
 from npgemma.tracing import trace_file
 
+# Of a summary pack's few samples, one a token: too few to judge, and to pass over without a word.
+LAST_ONLY = "of the last token only, and the pack holds samples of all; want all tokens' logits, or another tier's pack"
+
 
 def compare_with_pack(pack, model, theirs, names_map, quantised, tell=None):
     """Hold a port's tensors against a pack; with the model's weights, each operation by itself too.
@@ -42,7 +45,9 @@ def compare_with_pack(pack, model, theirs, names_map, quantised, tell=None):
             emulated, truth = pack.read("recipe", name), pack.read("truth", name)
             truth = emulated if truth is None else truth
             comparison.take(name, emulated, truth, entry.get("sample"), functools.partial(pack.let_go, name))
-        elif rerun is not None and name in port.names:
+        elif name in port.names and (sampled or rerun is not None):
+            if rerun is None:
+                port.unfit[name] = LAST_ONLY
             comparison.take(name, None, None)
     take_steps(comparison, model)
     return comparison

@@ -233,6 +233,10 @@ def test_a_pack_of_samples_judges_logits(right, tmp_path, capsys):
         np.savez(port, **{"text.blocks.0.out": right["text.blocks.0.out"], "text.logits": theirs})
         code, record = compared(port, capsys, "--pack", str(folder), question=[])
         assert (code, record["first"]) == (3 if first else 0, first)
+    # Of the last token's logits alone a pack of samples says little: no word would be a pass.
+    np.savez(port, **{"text.norm": right["text.norm"], "text.logits": logits[:, -1:, ::-1]})
+    code, record = compared(port, capsys, "--pack", str(folder), question=[])
+    assert code == 4 and "want all tokens' logits" in rows_of(record)["text.logits"]["message"]
 
 
 def test_a_quantised_port_is_told_its_signal_to_noise(small, tmp_path):
