@@ -16,6 +16,7 @@ import builtins
 import importlib.abc
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ LEFT_OUT = (
     "tests/explaining/test_browser.py", "tests/judge/test_faults_found.py", "tests/explaining/test_numbers.py",
 )  # fmt: skip
 SECONDS = 60  # of the tests that are tried for one check
+LONGER = 20  # times what a test takes, and half a minute: without a check it may go on for ever, which is noticed too
 
 
 class Switches(ast.NodeTransformer):
@@ -102,6 +104,11 @@ def say(line):
     sys.__stdout__.flush()
 
 
+def too_long(*_):
+    """What a test that goes on and on is ended by."""
+    raise TimeoutError("this test takes far longer than with all checks on")
+
+
 class Loop:
     """Pytest's loop over the tests: all of them once, then for each check those that meet it."""
 
@@ -123,7 +130,10 @@ class Loop:
         """Run some tests, up to the first that falls."""
         for item, after in zip(items, [*items[1:], None], strict=True):
             self.running, began = item, time.perf_counter()
-            if any(report.failed for report in runtestprotocol(item, log=False, nextitem=after)):
+            signal.setitimer(signal.ITIMER_REAL, 30 + LONGER * self.took[item] if item in self.took else 0)
+            failed = any(report.failed for report in runtestprotocol(item, log=False, nextitem=after))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if failed:
                 item.session._setupstate.teardown_exact(None)
                 return item.nodeid
             self.took.setdefault(item, time.perf_counter() - began)
@@ -194,6 +204,7 @@ def switched_off(checks, sources, room):
     if not checks:
         return 0
     sys.meta_path.insert(0, Instead(sources))
+    signal.signal(signal.SIGALRM, too_long)
     loop = Loop(checks, room)
     tests = [f"tests/{each}" for each in (room, *ALSO.get(room, ())) if Path(f"tests/{each}").exists()]
     left_out = [f"--ignore={each}" for each in LEFT_OUT]

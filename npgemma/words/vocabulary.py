@@ -29,8 +29,9 @@ MAX_BYTES = 350_000_000
 ID = re.compile("0|[1-9][0-9]{0,8}")
 
 # SentencePiece's ModelProto: kinds of piece and of model.
-CONTROL, USER_DEFINED = 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 BPE = 2
+BYTES = tuple(f"<0x{n:02X}>" for n in range(256))
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def from_sentencepiece(path: Path) -> Vocabulary:
     data = read_file(path, MAX_BYTES, TokenizerError)
     _refuse_other_kinds(path, data)
     pieces: list[str] = []
-    added: list[AddedToken] = []
+    kinds: list[int] = []
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
     try:
@@ -111,8 +112,7 @@ def from_sentencepiece(path: Path) -> Vocabulary:
             if field == 1:
                 parts = dict(_fields(value))
                 pieces.append(parts[1].decode("utf-8"))
-                if parts.get(3) in (CONTROL, USER_DEFINED):
-                    added.append(AddedToken(pieces[-1], special=parts[3] == CONTROL, normalized=False))
+                kinds.append(parts.get(3, NORMAL))
             elif field == 2:
                 trainer = dict(_fields(value))
             elif field == 3:
@@ -128,7 +128,11 @@ def from_sentencepiece(path: Path) -> Vocabulary:
             "a truncated download, or no SentencePiece model; download it again"
         )
     _check_settings(path, trainer, normalizer)
-    return _vocabulary(path, pieces, None, added)
+    cut_out = [(piece, kind) for piece, kind in zip(pieces, kinds) if kind in (CONTROL, USER_DEFINED)]
+    added = [AddedToken(piece, special=kind == CONTROL, normalized=False) for piece, kind in cut_out]
+    vocabulary = _vocabulary(path, pieces, None, added)
+    _check_kinds(path, pieces, kinds)
+    return vocabulary
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -137,6 +141,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     while at < len(data):
         key, at = _varint(data, at)
         kind = key & 7
+        if key < 8:
+            raise ValueError(f"byte {at}: a field has number 0, which protobuf has not")
         if kind == 0:
             value, at = _varint(data, at)
             yield key >> 3, value
@@ -166,6 +172,25 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError(f"byte {at}: a number of more than ten bytes")
+
+
+def _check_kinds(path: Path, pieces: Sequence[str], kinds: Sequence[int]) -> None:
+    """Refuse what SentencePiece's own library does: a damaged piece or kind, which would change ids silently."""
+    for number, (piece, kind) in enumerate(zip(pieces, kinds)):
+        if kind not in range(NORMAL, BYTE + 1):
+            fault = f"is of kind {kind}; want 1 to 6"
+        elif "\0" in piece and len(piece) > 1:
+            fault = "holds a null character"
+        elif kind == BYTE and piece not in BYTES:
+            fault = "is a byte by its kind and none by its name; want one of <0x00> to <0xFF>"
+        else:
+            continue
+        raise TokenizerError(f"{path}: piece {number}, {piece!r:.80}, {fault}; download it again")
+    if kinds.count(BYTE) != len(BYTES) or kinds.count(UNKNOWN) != 1:
+        raise TokenizerError(
+            f"{path}: {kinds.count(BYTE)} pieces are bytes by their kind and {kinds.count(UNKNOWN)} unknown; "
+            f"want {len(BYTES)} and 1; download it again"
+        )
 
 
 def _check_settings(path: Path, trainer: Mapping[int, Any], normalizer: Mapping[int, Any]) -> None:
@@ -319,7 +344,7 @@ def _vocabulary(
     if absent:
         raise TokenizerError(f"{path}: is the tokenizer of another model: it has no {', '.join(absent)}; want Gemma's")
     # A byte needs no piece of its own where its character is a piece (some converters renamed <0x09> to a tab).
-    bytes_absent = [f"<0x{n:02X}>" for n in range(256) if f"<0x{n:02X}>" not in ids and not (n < 128 and chr(n) in ids)]
+    bytes_absent = [name for n, name in enumerate(BYTES) if name not in ids and not (n < 128 and chr(n) in ids)]
     if bytes_absent:
         raise TokenizerError(f"{path}: lacks {len(bytes_absent)} of the 256 byte pieces, first {bytes_absent[0]}")
     return Vocabulary(path, tuple(pieces), ids, merges, tuple(added))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+import npgemma
 from npgemma.base.errors import NpgemmaError, TokenizerError
 from npgemma.config import VARIANTS
 from npgemma.files.reader import read_file
@@ -74,6 +75,31 @@ def test_row_75_faults_within_a_sentencepiece_model_are_named(tmp_path, data, me
 
 def test_row_75_a_byte_without_a_piece_is_refused(tmp_path):
     refuse(tmp_path, "tokenizer.model", MODEL.replace(b"<0xE2>", b"<OxE2>"), "lacks 1 of the 256 byte pieces.*<0xE2>")
+
+
+# Text, score, kind: a byte, and a user-defined piece.
+BYTE_0X41 = b"\x0a\x06<0x41>\x15\x00\x00\x00\x00\x18\x06"
+PLACE = b"<loc0200>\x15\x00\x00\x00\x00\x18\x04"
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (BYTE_0X41, BYTE_0X41[:-1] + b"\x01", "255 pieces are bytes by their kind and 1 unknown; want 256 and 1"),
+        (BYTE_0X41, BYTE_0X41[:-1] + b"\x02", "255 pieces are bytes by their kind and 2 unknown"),
+        (BYTE_0X41, BYTE_0X41[:-1] + b"\x09", "piece [0-9]+, '<0x41>', is of kind 9; want 1 to 6"),
+        (BYTE_0X41, BYTE_0X41[:-2] + b"\x00\x06", "a field has number 0"),
+        (PLACE, PLACE[:-1] + b"\x06", "is a byte by its kind and none by its name"),
+        (b"<loc0200>", b"<loc\x00200>", "holds a null character"),
+    ],
+)
+def test_row_75_damaged_pieces_are_refused_as_by_sentencepiece_itself(tmp_path, old, new, message):
+    model = (Path(npgemma.__file__).parent / "tiny" / "tokenizer.model").read_bytes()
+    assert model.count(old) == 1
+    damaged = model.replace(old, new)
+    refuse(tmp_path, "tokenizer.model", damaged, message)
+    with pytest.raises(RuntimeError):
+        sentencepiece.SentencePieceProcessor(model_proto=damaged)
 
 
 def test_row_75_damaged_files_load_or_end_in_our_own_error(tmp_path):
