@@ -8,6 +8,7 @@ place of the real one.  Transfers and waits are counted in :data:`TRAFFIC`.
 """
 
 import contextlib
+import gc
 import json
 import sys
 import threading
@@ -357,8 +358,11 @@ def fake_cupy():
 
 
 @contextlib.contextmanager
-def planted(cards=1, memory=1 << 34, problem=""):
-    """Put the pretended CuPy in the place of the real one."""
+def planted(cards=1, memory=None, problem=""):
+    """Put the pretended CuPy in the place of the real one; ``memory`` is beside what earlier arrays still hold."""
+    if memory is not None:
+        gc.collect()
+    memory = (1 << 34 if memory is None else memory) + TRAFFIC.used
     before, told = sys.modules.get("cupy"), vars(MACHINE).copy()
     sys.modules["cupy"] = fake_cupy()
     vars(MACHINE).update(cards=cards, memory=memory, problem=problem)

@@ -58,13 +58,7 @@ def one_line(text: object) -> str:
 def say(text: object = "", end: str = "\n", style: str = "") -> None:
     """Write to standard output, at once; in a style of :data:`STYLES` where the terminal has colours."""
     shown = visible(text)
-    print(f"\x1b[{STYLES[style]}m{shown}\x1b[0m" if style and has_colours() else shown, end=end, flush=True)
-
-
-def has_colours() -> bool:
-    """Tell whether standard output is a terminal with colours, and nobody forbade them (https://no-color.org)."""
-    to_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return to_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    print(f"\x1b[{STYLES[style]}m{shown}\x1b[0m" if style and is_painted() else shown, end=end, flush=True)
 
 
 def is_painted(choice: str = "auto") -> bool:
@@ -72,11 +66,12 @@ def is_painted(choice: str = "auto") -> bool:
 
     Notes
     -----
-    Whoever sets ``NO_COLOR``, to anything, wants none (no-color.org); a terminal called ``dumb`` knows none.
+    Whoever sets ``NO_COLOR``, to anything, wants none (no-color.org); a terminal called ``dumb``, or not at all, knows
+    none.
     """
     if choice != "auto":
         return choice == "always"
-    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
     return wanted and sys.stdout is not None and sys.stdout.isatty()
 
 

@@ -8,7 +8,7 @@ from npgemma.explaining.code import body
 from npgemma.explaining.curves import curves
 from npgemma.explaining.panel import Figure, Panel, code, formulas, say
 from npgemma.explaining.run import Run
-from npgemma.generation import drawing, processors
+from npgemma.generation import choosing, processors
 from npgemma.show.lens import likeliest_of
 from npgemma.show.token_table import pieces_of
 
@@ -93,7 +93,7 @@ def choice(run: Run) -> Panel:
         ),
         "Holtzman et al. 2020, sec. 3.1 to 3.3; Fan et al. 2018",
         formulas(run, "text.logits"),
-        (body(drawing.likeliest), body(drawing.draw), body(processors.top_k), body(processors.top_p)),
+        (body(choosing.likeliest), body(choosing.draw), body(processors.top_k), body(processors.top_p)),
         (Figure(curves({"probability": list(enumerate(chosen))}, "token of the answer", "probability"),
                 say("How likely each token of the answer was when it was chosen.")),),
         steps=steps,

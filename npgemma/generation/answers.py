@@ -123,3 +123,11 @@ class Growing:
             notes=tuple(notes),
             seconds=seconds,
         )
+
+
+def why_cut(answer: Answer, context: int) -> str:
+    """Say why an answer has no end, and what lets it go on, if anything does."""
+    said, prompt = f"the answer was cut after {len(answer.ids)} tokens", len(answer.prompt_ids)
+    if prompt + len(answer.ids) < context:
+        return f"{said}; --max-tokens lets it go on"
+    return f"{said}: with the {prompt} of the prompt they fill the model's context of {context:,}"

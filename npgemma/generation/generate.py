@@ -13,7 +13,7 @@ from npgemma.base.errors import InputError
 from npgemma.generation import beams
 from npgemma.generation.answers import Answer, Growing, Token
 from npgemma.generation.boxes import with_boxes
-from npgemma.generation.drawing import Draws
+from npgemma.generation.choosing import Draws
 from npgemma.generation.finite import locating
 from npgemma.generation.loop import grow
 from npgemma.generation.requests import Prefilled, Ready, Request, Seen, check_model, length_classes, prefill, prepare

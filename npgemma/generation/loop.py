@@ -6,7 +6,7 @@ from npgemma import paligemma
 from npgemma.base.cache import take_state
 from npgemma.base.device import fetch
 from npgemma.generation.answers import Growing
-from npgemma.generation.drawing import Draws, draw, likeliest
+from npgemma.generation.choosing import Draws, draw, likeliest
 from npgemma.generation.finite import check_finite, finite_rows
 from npgemma.generation.processors import log_softmax, process
 from npgemma.generation.requests import Prefilled

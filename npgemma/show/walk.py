@@ -12,7 +12,7 @@ from npgemma.base import printer
 from npgemma.base.device import to_host
 from npgemma.base.errors import InputError
 from npgemma.base.tensors import Call, Tensor
-from npgemma.generation.answers import Answer, Token
+from npgemma.generation.answers import Answer, Token, why_cut
 from npgemma.generation.generate import generate
 from npgemma.paligemma import Model, forward
 from npgemma.show import stop
@@ -203,7 +203,8 @@ class Walk:
         if self.until != ("*",):
             self.write(f"\nNo tensor that fits {', '.join(self.until)} came before the end.")
         self.until = ("*",)
-        last = "That was the last tensor." if answer is None else f"The answer: {text_of(answer)}"
+        context = self.model.config.text.max_positions
+        last = "That was the last tensor." if answer is None else f"The answer: {text_of(answer, context)}"
         self.write(f"\n{last}", style="bold")
         while True:
             command, _ = self.ask(END)
@@ -213,7 +214,7 @@ class Walk:
                 self.write("  the run is over: back, back GLOB and restart go to its tensors; Enter or q leaves")
 
 
-def text_of(answer: Answer) -> str:
-    """An answer as text, or as ids for a model without a tokenizer; and whether it was cut."""
-    cut = f"  (cut after {len(answer.ids)} tokens: --max-tokens)" if answer.finish_reason == "length" else ""
+def text_of(answer: Answer, context: int) -> str:
+    """An answer as text, or as ids for a model without a tokenizer; and why it was cut, if it was."""
+    cut = f"  ({why_cut(answer, context)})" if answer.finish_reason == "length" else ""
     return (answer.text or " ".join(map(str, answer.ids))) + cut

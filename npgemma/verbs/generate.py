@@ -12,7 +12,7 @@ from npgemma.base import printer
 from npgemma.base.errors import InputError, OutputError
 from npgemma.base.progress import Progress
 from npgemma.files.writer import check_target, write_file
-from npgemma.generation.answers import Answer, Token
+from npgemma.generation.answers import Answer, Token, why_cut
 from npgemma.generation.boxes import original
 from npgemma.generation.constraints import Detections
 from npgemma.generation.generate import generate_batch
@@ -225,14 +225,6 @@ def show(
     tell([f"{each.box.label!r} has no mask: {each.unmasked}" for each in places if each.unmasked])
     if answer.finish_reason == "length":
         tell([why_cut(answer, find.model.config.text.max_positions)])
-
-
-def why_cut(answer: Answer, context: int) -> str:
-    """Say why an answer has no end, and what lets it go on, if anything does."""
-    said, prompt = f"the answer was cut after {len(answer.ids)} tokens", len(answer.prompt_ids)
-    if prompt + len(answer.ids) < context:
-        return f"{said}; --max-tokens lets it go on"
-    return f"{said}: with the {prompt} of the prompt they fill the model's context of {context:,}"
 
 
 def as_object(answer: Answer, image: Any, seconds: dict[str, float], find: Finder) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_tokens_are_shown_when_they_are_chosen_and_the_answer_at_the_end(walk, m
     assert f"token 0 of the answer: {first!r}, probability {np.exp(answer.logprobs[0]):.3f}" in shown[1][1]
     assert re.search("suffix +69 +0-68\n", shown[2][1])
     assert f"token 1 of the answer: {second!r}" in shown[4][1]
-    assert f"The answer: {answer.text}  (cut after 2 tokens: --max-tokens)" in shown[4][1]
+    assert f"The answer: {answer.text}  (the answer was cut after 2 tokens; --max-tokens lets it go on)" in shown[4][1]
     assert "the run is over: back, back GLOB and restart" in shown[5][1]
 
 

@@ -7,9 +7,8 @@ from generation_models import saying, wordy_model
 from PIL import Image
 
 from npgemma import cli
-from npgemma.generation.answers import Answer
+from npgemma.generation.answers import Answer, why_cut
 from npgemma.verbs import options
-from npgemma.verbs.generate import why_cut
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from npgemma.generation.drawing import Draws, draw, likeliest
+from npgemma.generation.choosing import Draws, draw, likeliest
 from npgemma.generation.processors import softmax
 
 SCORES = np.array([0.3, -1.0, 2.0, -np.inf, 1.1, -3.0, 0.0, -np.inf], dtype=np.float32)
