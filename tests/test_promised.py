@@ -106,7 +106,7 @@ FOUND = {
         "test_outputs_of_other_runs_are_left_alone": "deep JSON in an answer file",
         "test_row_84_a_full_disk_names_the_file_and_keeps_whole_lines": "a full disk in a batch",
     },
-    "verbs/test_generate.py": {
+    "verbs/test_generate_places.py": {
         "test_what_cannot_be_drawn_is_refused_before_the_model_is_loaded": "a drawing neither",
     },
     "verbs/test_killed.py": {

@@ -293,9 +293,10 @@ def test_weights_wider_than_bfloat16_are_said_to_be_rounded_first(small, tmp_pat
     [
         (["--color", "always"], {"NO_COLOR": "1"}, True),
         (["--color", "never"], {}, False),
-        ([], {}, True),
-        ([], {"NO_COLOR": "1"}, False),
+        ([], {"TERM": "xterm"}, True),
+        ([], {"TERM": "xterm", "NO_COLOR": "1"}, False),
         ([], {"TERM": "dumb"}, False),
+        ([], {}, False),
     ],
 )
 def test_colours_are_for_terminals_that_want_them(words, variables, painted, tmp_path, monkeypatch, capsys):
