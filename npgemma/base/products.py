@@ -100,7 +100,8 @@ def by_pieces(x, weight):
     Sooner than by tiles, for BLAS copies x at each call; each dot product has the bits that :func:`by_dots` gives.
     """
     F, D = weight.shape
-    n, alone, stored = num_pieces(D), threads.blas_threads() == 1, half.is_stored(weight)
+    n, serial, stored = num_pieces(D), threads.blas_threads() == 1, half.is_stored(weight)
+    M = ROWS_OF_STRIP if n > 1 and serial and not stored else F
     pieces = x.reshape(n, 1, D // n)
     y = np.empty((1, F), dtype=np.result_type(x, half.widen(weight[:0])))
 
@@ -108,15 +109,11 @@ def by_pieces(x, weight):
         block = half.floats(weight[rows])
         if n == 1:
             y[0, rows] = block @ x[0]
-            return
-        strip = min(len(block), ROWS_OF_STRIP) if alone and not stored else len(block)
-        whole = len(block) // strip * strip
-        y[:, rows][:, :whole] = dots(pieces, block[:whole], strip)
-        if whole < len(block):
-            y[:, rows][:, whole:] = dots(pieces, block[whole:], len(block) - whole)
+        else:
+            put_dots(y[:, rows], pieces, block, M)
 
     at_most = max(1, (BLOCK_WIDENED if stored else BLOCK_OF_ROW) // D)
-    share_rows(F, even_parts(F, at_most, ROWS_OF_TILE) if alone else F, F * D, work)
+    share_rows(F, even_parts(F, at_most, ROWS_OF_TILE) if serial else F, F * D, work)
     return y
 
 
@@ -151,15 +148,20 @@ def by_dots(x, weight):
     pieces = np.ascontiguousarray(x.reshape(T, n, D // n).swapaxes(0, 1))
 
     def work(rows):
-        block = half.floats(weight[rows])
-        whole = len(block) // M * M
-        for part in (slice(0, whole), slice(whole, len(block))):
-            if part.stop > part.start:
-                y[:, rows][:, part] = dots(pieces, block[part], min(M, part.stop - part.start))
+        put_dots(y[:, rows], pieces, half.floats(weight[rows]), M)
 
     at_most = BLOCK_WIDENED if half.is_stored(weight) else BLOCK
     share_rows(F, even_parts(F, max(1, at_most // D), M), T * F * D, work)
     return y
+
+
+def put_dots(y, pieces, block, M):
+    """Write :func:`dots` into y (T, F), M rows of the block at once, and what is left of them last."""
+    F = len(block)
+    M = min(M, F)
+    for part in (slice(0, F // M * M), slice(F // M * M, F)):
+        if part.stop > part.start:
+            y[:, part] = dots(pieces, block[part], min(M, part.stop - part.start))
 
 
 def dots(pieces, block, M):

@@ -55,8 +55,8 @@ def test_small_blocks_cover_every_row(monkeypatch, kind, sharing):
         np.testing.assert_allclose(products.linear(x, weight), wanted, rtol=1e-5, atol=1e-6)
 
 
-# Matrices of a released model and odd ones: rows left over from tiles, a width in several pieces, small widths.
-ROWS_AND_WIDTHS = [(2048, 2048), (256, 2304), (256, 9216), (257, 16384), (1024, 2304), (37, 10), (5, 20000), (9, 4099)]
+# Matrices of a released model and odd ones: rows left over from tiles and strips, widths in pieces, small ones.
+ROWS_AND_WIDTHS = [(2048, 2048), (256, 2304), (300, 9216), (257, 16384), (1024, 2304), (37, 10), (5, 20000), (9, 4099)]
 
 
 @pytest.mark.parametrize(("F", "D"), ROWS_AND_WIDTHS)

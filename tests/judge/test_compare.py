@@ -239,6 +239,19 @@ def test_a_pack_of_samples_judges_logits(right, tmp_path, capsys):
     assert code == 4 and "want all tokens' logits" in rows_of(record)["text.logits"]["message"]
 
 
+def test_logits_that_a_pack_only_samples_are_made_again_where_the_model_is_there(tmp_path, capsys):
+    question, folder = ["--no-image", "caption en"], tmp_path / "pack"
+    words = ["--tier", "summary", "--recipe", "float32", "-o", str(folder)]
+    assert cli.main(["pack", *question, *words]) == cli.main(["trace", *question, "-o", str(tmp_path / "t.npz")]) == 0
+    capsys.readouterr()
+    traced = np.load(tmp_path / "t.npz")
+    for logits, first in ((traced["text.logits"], None), (traced["text.logits"][..., ::-1], "text.logits")):
+        np.savez(tmp_path / "a.npz", **{"text.norm": traced["text.norm"], "text.logits": logits[:, -1:]})
+        words = ["--pack", str(folder), "--model", str(ROOT / "npgemma" / "tiny")]
+        code, record = compared(tmp_path / "a.npz", capsys, *words, question=[])
+        assert (code, record["first"]) == (3 if first else 0, first)
+
+
 def test_a_quantised_port_is_told_its_signal_to_noise(small, tmp_path):
     rng, right = np.random.default_rng(0), small[2]
     noisy = {

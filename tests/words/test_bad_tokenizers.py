@@ -86,7 +86,7 @@ PLACE = b"<loc0200>\x15\x00\x00\x00\x00\x18\x04"
     "old, new, message",
     [
         (BYTE_0X41, BYTE_0X41[:-1] + b"\x01", "255 pieces are bytes by their kind and 1 unknown; want 256 and 1"),
-        (BYTE_0X41, BYTE_0X41[:-1] + b"\x02", "255 pieces are bytes by their kind and 2 unknown"),
+        (PLACE, PLACE[:-1] + b"\x02", "256 pieces are bytes by their kind and 2 unknown; want 256 and 1"),
         (BYTE_0X41, BYTE_0X41[:-1] + b"\x09", "piece [0-9]+, '<0x41>', is of kind 9; want 1 to 6"),
         (BYTE_0X41, BYTE_0X41[:-2] + b"\x00\x06", "a field has number 0"),
         (PLACE, PLACE[:-1] + b"\x06", "is a byte by its kind and none by its name"),

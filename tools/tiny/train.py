@@ -1,4 +1,4 @@
-"""Train the model in the box: ``python tools/tiny/train.py FOLDER`` makes it, from nothing, in two or three hours.
+"""Train the model in the box: ``python tools/tiny/train.py FOLDER`` makes it from nothing, in some four hours.
 
 Each step draws new pictures, shows each to the vision tower once and asks three questions about it.  Beside the answers
 the vision tower learns what each patch shows (patches.py).  npgemma does all of it: no other package computes here.
