@@ -6,9 +6,11 @@ from pathlib import Path
 from npgemma.base import printer
 from npgemma.base.errors import InputError
 from npgemma.base.progress import Progress
+from npgemma.checkpoints.loading import load
 from npgemma.files import writer
 from npgemma.judge import goldens, op_pack, op_report, report
 from npgemma.judge.beside import sources_of
+from npgemma.judge.provenance import weights_digest
 from npgemma.judge.read_pack import open_pack
 from npgemma.judge.read_run import open_run
 from npgemma.judge.theirs import open_theirs
@@ -85,10 +87,7 @@ def run(args: argparse.Namespace) -> int:
         check_recipe(args, "pack", pack.recipe)
         if pack.manifest["tier"] == "op":
             return run_ops(args, pack, theirs, expected)
-        known = args.model is not None or is_box(pack)
-        model = load_model(args)[0] if pack.config and known else None  # a damaged configuration needs no model
-        with Progress("comparing") as progress:
-            comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised, progress)
+        comparison = beside_pack(args, pack, theirs, names_map)
     tell(judge_options.mark_expected(comparison.rows, expected))
     write_reports(args, comparison)
     return judge_options.code_of(comparison.rows)
@@ -119,9 +118,19 @@ def beside_run(args, theirs, names_map):
         return goldens.compare_with_run(run, model, theirs, names_map, args.quantised, progress)
 
 
-def is_box(pack) -> bool:
-    """Whether a pack was made with the model in the box, which is always there."""
-    return pack.manifest.get("model", {}).get("name") in ("tiny", "the model in the box")
+def beside_pack(args, pack, theirs, names_map):
+    """Hold them against a pack, and run operations again with the model that made it, where that is at hand."""
+    said, model, notes = pack.manifest.get("model", {}), None, []
+    if args.model is not None:
+        model = load_model(args)[0]
+    elif said.get("name") in ("tiny", "the model in the box"):
+        model = load()
+        if weights_digest(model) != said.get("weights_sha256"):
+            model, notes = None, ["the pack is of another version's model in the box: operations are not run again"]
+    with Progress("comparing") as progress:
+        comparison = goldens.compare_with_pack(pack, model, theirs, names_map, args.quantised, progress)
+    comparison.port.notes += notes
+    return comparison
 
 
 def check_reports(args) -> None:

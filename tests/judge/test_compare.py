@@ -12,14 +12,16 @@ from safetensors.numpy import save_file
 from golden import ROOT
 from npgemma import cli, load, trace
 from npgemma.base.elsewhere import elsewhere
+from npgemma.base.errors import CheckpointError, InputError
 from npgemma.base.precision import round_bf16
-from npgemma.judge import accumulators, comparison, goldens, report
+from npgemma.judge import accumulators, comparison, feeding, goldens, report, tensor_file
 from npgemma.judge.beside import run_beside
 from npgemma.judge.raw import RawFolder
 from npgemma.judge.read_pack import open_pack
+from npgemma.judge.read_run import open_run
 from npgemma.judge.theirs import open_theirs
-from npgemma.tracing.plan import given
-from npgemma.tracing.trace import trace_forward
+from npgemma.tracing.plan import given, plan
+from npgemma.tracing.trace import run, trace_forward
 from npgemma.verbs import judge_options
 
 PICTURE = str(ROOT / "npgemma" / "tiny" / "pictures" / "2-overlap.png")
@@ -167,6 +169,19 @@ def test_what_cannot_be_compared_is_code_4(small, tmp_path):
     assert code == 4 and "unknown: nothing" in " ".join(record["notes"])
 
 
+@pytest.mark.parametrize("wrong", [np.array(["red"]), np.zeros(3, complex)])
+def test_what_holds_no_numbers_is_refused_with_its_dtype(small, tmp_path, wrong):
+    np.savez(tmp_path / "a.npz", **{"text.norm": wrong})
+    with pytest.raises(CheckpointError, match="a.npz: 'text.norm'.* has dtype .*; want a plain array of numbers"):
+        judged(tmp_path / "a.npz", small)
+
+
+def test_a_folder_without_tensors_says_what_it_wants(tmp_path):
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(CheckpointError, match=r"holds neither list.txt nor .npy files; want tensors of a port"):
+        open_theirs(tmp_path)
+
+
 def test_nan_is_wrong_and_integers_are_no_floats(small, tmp_path):
     spoilt = small[2]["text.norm"].copy()
     spoilt[0, 3, 5] = np.nan
@@ -284,6 +299,30 @@ def test_two_files_are_compared_without_a_model(small, tmp_path, capsys):
     assert code == 2 and len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize("chosen", [{"rows": [0, 2]}, {"observe": lambda name, array: -array if name == "text.norm" else None}])
+def test_a_trace_that_is_not_plain_stands_for_nothing(small, tmp_path, chosen):
+    model, question, _ = small
+    run(plan(model, question, **chosen), tmp_path / "ours.safetensors")
+    with pytest.raises(CheckpointError, match="holds changed tensors, or chosen rows; want a plain trace of whole"):
+        open_run(tmp_path / "ours.safetensors")
+
+
+def test_a_pack_of_other_weights_is_not_held_against_this_model(small, right, tmp_path):
+    np.savez(tmp_path / "a.npz", **{"text.norm": right["text.norm"]})
+    pack = open_pack(ROOT / "golden" / "pack-1")
+    with pytest.raises(InputError, match="weights are not those that the pack was made with; leave --model out"):
+        goldens.compare_with_pack(pack, small[0], open_theirs(tmp_path / "a.npz"), {}, False)
+
+
+def test_a_pack_of_another_versions_box_is_held_against_whole_tensors_alone(capsys):
+    """The weights in the box change from version to version; the pack is right all the same."""
+    folder = ROOT / "golden" / "pack-1"
+    assert cli.main(["compare", str(folder / "recipe.safetensors"), "--pack", str(folder)]) == 0
+    told = capsys.readouterr()
+    assert "the pack is of another version's model in the box: operations are not run again" in told.out
+    assert told.err == ""
+
+
 def test_weights_wider_than_bfloat16_are_said_to_be_rounded_first(small, tmp_path):
     """Their truth too is of the rounded weights, so that a port with those alone is not called wrong for it."""
     np.savez(tmp_path / "a.npz", **small[2])
@@ -337,6 +376,33 @@ def test_feed_gives_what_an_operation_reads(tmp_path, right, capsys):
     again = round_bf16((x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * (1 + weight)).astype(np.float32))
     assert np.mean(again == want) > 0.999
     assert np.array_equal(want, right["text.blocks.0.attn_norm"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("ids", "'ids' is an input of the run; want one"), ("text.blocks.*.out", "'text.blocks.*.out' is a pattern; want one")],
+)
+def test_only_what_is_computed_can_be_fed(small, name, message):
+    with pytest.raises(InputError) as caught:
+        feeding.fed(*small[:2], "float32", name)
+    assert message in str(caught.value)
+
+
+def test_a_tensor_of_another_shape_cannot_be_gone_on_from(small, tmp_path):
+    np.savez(tmp_path / "a.npz", **{"text.norm": small[2]["text.norm"][:, :5], "text.logits": small[2]["text.logits"]})
+    with pytest.raises(InputError, match=r"text.norm: shape \(1, 5, 10\), want \(1, 9, 10\)"):
+        feeding.injected(*small[:2], "bf16-hf-eager", open_theirs(tmp_path / "a.npz"), {}, "text.norm")
+
+
+def test_a_file_of_tensors_is_whole_and_in_order(tmp_path):
+    planned = {"a": ("float32", (2,)), "b": ("float32", (3,))}
+    with pytest.raises(InputError, match="b: comes when \\['a'\\] is expected"):
+        with tensor_file.writing(tmp_path / "x.safetensors", planned) as file:
+            file.put("b", np.zeros(3))
+    with pytest.raises(InputError, match="x.safetensors: 1 tensors did not come, b first"):
+        with tensor_file.writing(tmp_path / "x.safetensors", planned) as file:
+            file.put("a", np.zeros(2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inject_says_whether_what_comes_behind_is_right(right, wrong, tmp_path, capsys):

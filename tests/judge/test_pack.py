@@ -168,10 +168,33 @@ def with_truth(name, array):
     def harm(folder):
         path = folder / "truth.safetensors"
         save_file(load_file(path) | {name: array}, path)
-        size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
-        change(folder, lambda m: m["files"].update({path.name: {"bytes": size, "sha256": digest}}))
+        list_again(path)
 
     return harm
+
+
+def list_again(path):
+    """Writes the manifest of a pack for the bytes that a file of it now has."""
+    size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    change(path.parent, lambda m: m["files"].update({path.name: {"bytes": size, "sha256": digest}}))
+
+
+def with_new_name(old, new):
+    """Gives a tensor another name of the same length, in all files and in the manifest."""
+
+    def harm(folder):
+        for path in (*folder.glob("*.safetensors"), folder / "manifest.json"):
+            path.write_bytes(path.read_bytes().replace(f'"{old}"'.encode(), f'"{new}"'.encode()))
+        for path in folder.glob("*.safetensors"):
+            list_again(path)
+
+    return harm
+
+
+def shorter(folder):
+    """Takes the last token from the question alone."""
+    for name in ("ids", "token_types", "attention_mask", "positions"):
+        change(folder, lambda m, name=name: m["inputs"][name][0].pop())
 
 
 DAMAGE = {
@@ -232,6 +255,28 @@ DAMAGE = {
     "an id that is none": (
         lambda folder: change(folder, lambda m: m["model"]["config"].update(pad_id=-1)),
         "configuration is damaged",
+    ),
+    "pictures that are not counted": (
+        lambda folder: change(folder, lambda m: m["inputs"].pop("pictures")),
+        "inputs are damaged: they do not count pictures",
+    ),
+    "positions of another length": (
+        lambda folder: change(folder, lambda m: m["inputs"]["positions"][0].pop()),
+        "inputs are damaged: ValueError('shapes [(1, 67), (1, 68)]')",
+    ),
+    "no ids": (lambda folder: change(folder, lambda m: m["inputs"].pop("ids")), "inputs are damaged: KeyError('ids')"),
+    "an id that no integer holds": (
+        lambda folder: change(folder, lambda m: m["inputs"]["ids"][0].__setitem__(0, 2**70)),
+        "inputs are damaged: OverflowError",
+    ),
+    "a question of another length": (shorter, "is [1, 68], its configuration makes it (1, 67)"),
+    "a tensor that the model does not compute": (
+        with_new_name("text.blocks.0.attn_norm", "text.blocks.0.attn_soul"),
+        "lists 'text.blocks.0.attn_soul', which this model does not compute",
+    ),
+    "a negative size": (
+        lambda folder: change(folder, lambda m: m["files"]["truth.safetensors"].update(bytes=-1)),
+        "files.truth.safetensors.bytes: came as -1; want at least 0",
     ),
     "a damaged configuration": (
         lambda folder: change(folder, lambda m: m["model"]["config"].pop("text")),

@@ -62,6 +62,12 @@ def test_a_wrong_line_is_told_with_its_place(folder, line, message):
     assert message in str(caught.value) and "list.txt:" in str(caught.value)
 
 
+def test_a_list_that_is_no_text_is_told_with_its_byte(folder):
+    (folder / "list.txt").write_bytes(b"text.norm\xff bf16 0000.bin 2 3 4")
+    with pytest.raises(CheckpointError, match="list.txt: byte 9 is not UTF-8; want a list of tensors"):
+        raw.read_list(folder)
+
+
 def compiled(language, tmp_path):
     """The reader of a language as a program; the test is left out where its compiler is missing."""
     compiler = shutil.which({"c": "cc", "rs": "rustc"}[language])

@@ -1,5 +1,7 @@
 """Examples: each bad line is named before the first step, and the examples of a step follow from its number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from lessons import ROWS, write_lessons
@@ -8,6 +10,7 @@ from npgemma import load
 from npgemma.base.errors import InputError
 from npgemma.learn.data import batch_of, drawn, encode, read_examples, split
 from npgemma.learn.losses import IGNORED
+from npgemma.learn.teaching import check_batch
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,19 @@ def test_a_bad_line_is_named(model, tmp_path, row, said):
 def test_all_bad_lines_are_named_at_once_and_many_are_counted(model, tmp_path):
     with pytest.raises(InputError, match="25 of 26 lines are bad; line 2: .*line 21: .*and 5 more"):
         read_examples(write_lessons(tmp_path, [ROWS[0], *[{"prefix": "x"}] * 25]), model)
+
+
+def test_a_model_without_a_tokenizer_cannot_be_taught_words(model, tmp_path):
+    [example, *_] = read_examples(write_lessons(tmp_path), model)
+    with pytest.raises(InputError, match="the model has no tokenizer; give a folder that has one"):
+        encode(replace(model, tokenizer=None), example)
+
+
+def test_labels_stand_at_real_tokens(model, tmp_path):
+    batch = batch_of(model, read_examples(write_lessons(tmp_path), model)[:2])
+    check_batch(batch, model)
+    with pytest.raises(InputError, match="labels: one stands at padding; want labels at real tokens only"):
+        check_batch(replace(batch, labels=np.full_like(batch.labels, 5)), model)
 
 
 def test_a_file_without_examples_is_refused(model, tmp_path):

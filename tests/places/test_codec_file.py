@@ -34,6 +34,11 @@ def test_float64_widens(tmp_path):
     assert decode(codec_inputs.make_codes(), loaded).dtype == np.float64
 
 
+def test_a_codec_computes_in_two_precisions(tmp_path):
+    with pytest.raises(InputError, match="dtype: came as 'bfloat16'; want float32 or float64"):
+        load_codec(write_npz(tmp_path / "vae-oid.npz"), "bfloat16")
+
+
 def test_safetensors_may_have_other_widths_and_no_averages(tmp_path):
     arrays = codec_inputs.make_weights("awkward")
     kept = {name: array.astype(np.float16) for name, array in arrays.items() if name not in AVERAGES}

@@ -76,6 +76,9 @@ def test_masks_of_the_line_need_no_codec():
     wanted = {"label": "a", "box": [1, 1, 4, 3], "mask": encode_runs(mask)}
     half = wanted | {"mask": encode_runs(mask & (np.arange(4) < 2)[:, None])}
     assert evaluate([{"text": "x", "boxes": [half], "objects": [wanted]}])["masks/mIoU"] == pytest.approx(0.5)
+    larger = wanted | {"mask": encode_runs(np.ones((4, 6), bool))}
+    with pytest.raises(InputError, match=r"line 1: the mask is \(4, 6\), the wanted one \(4, 5\)"):
+        evaluate([{"text": "x", "boxes": [larger], "objects": [wanted]}])
     with pytest.raises(InputError, match="codec: line 1: its mask is in the text only"):
         evaluate(segmented()[:1])
 

@@ -44,6 +44,7 @@ def test_any_mask_survives(height, width, bits):
         ({"size": [2, 2], "counts": 4}, "want a text"),
         ({"size": [2, 2], "counts": "4 "}, "' ' is no part"),
         ({"size": [2, 2], "counts": "4o"}, "has no end"),
+        ({"size": [2, 2], "counts": "o" * 99}, "a count has more than 12 characters; the text is damaged"),
         ({"size": [2**20, 2**20], "counts": "4"}, "too large"),
     ],
 )

@@ -208,6 +208,19 @@ def test_a_trace_in_a_file_holds_the_same_arrays_and_the_same_manifest(model, pi
     assert from_file.manifest["ids"] == in_memory.manifest["ids"]
 
 
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("a.npz", "out: came as 'a.npz'; want a name that ends in .safetensors"), (7, "out: came as 7; want the path of")],
+)
+def test_what_is_no_name_of_a_trace_is_refused_before_anything_runs(model, out, message):
+    def observe(name, x):
+        raise AssertionError(f"{name} was computed")
+
+    with pytest.raises((InputError, TypeError)) as caught:
+        trace_forward(model, **random_prompt(CFG), out=out, observe=observe)
+    assert message in str(caught.value)
+
+
 def test_a_layers_body_stands_at_most_four_calls_below_forward(model, pixels):
     depths = {}
 

@@ -9,10 +9,12 @@ from generation_models import wordy_model
 from made_checkpoints import file_bytes
 from PIL import Image
 
+from golden import ROOT
 from npgemma import cli
 from npgemma.verbs import options
 
 NAME = "text.blocks.1.attn.out"
+PACK = str(ROOT / "golden" / "pack-1")
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "there.safetensors").write_bytes(b"mine")
     (tmp_path / "there.png").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("The names of all tensors that I have written down.")
+    (tmp_path / "map.json").write_text('{"their.norm": 3}')
     array = np.zeros((1, 3, 10), np.float32)
     (tmp_path / "wrong.safetensors").write_bytes(file_bytes({NAME: ("F32", array)}))
     np.save(tmp_path / "x.npy", array)
@@ -88,6 +91,22 @@ WORDS = [
     (["compare", "no.safetensors"], 1, "no.safetensors: no such file"),
     (["compare", "wrong.safetensors", "--pack", "no"], 1, "no: no such file"),
     (["compare", "notes.txt"], 2, "notes.txt: a text file, not safetensors"),
+    (["compare", "wrong.safetensors", "--map", "map.json"], 2, "'their.norm' is mapped to 3; want npgemma's name of a"),
+    (["compare", "wrong.safetensors", "--pack", PACK, "--recipe", "float64"], 1, "the pack is of bf16-hf-eager"),
+    (["compare", "wrong.safetensors", "--junit", "x.json"], 1, "--junit writes .xml, and 'x.json' ends otherwise"),
+    (["compare", "wrong.safetensors", "--html", "x.xml"], 1, "--html writes .html, and 'x.xml' ends otherwise"),
+    (["faults"], 1, "want the name of one fault, or --all, or --list"),
+    (["faults", "gelu-erf", "--all"], 1, "want the name of one fault, or --all, or --list"),
+    (["faults", "gelu-erf"], 1, "-o is missing: where to write the tensors to"),
+    (["faults", "gelu-er", "-o", "x.npz"], 1, "'gelu-er' is no fault; npgemma faults --list names "),
+    (["vectors", "--op", "gelu", "--variant", "gpt", "-o", "new"], 1, "variant 'gpt'; want one of paligemma"),
+    (["explain", "a.png", "cat", "-o", "page.txt"], 1, "--output page.txt: want a name that ends in .html"),
+    (["explain", "--no-image", "cat", "--compare", "a.png"], 1, "--compare: the first run has no picture"),
+    (["explain", "--no-image", "--ids", "2", "--compare-prompt", "cat"], 1, "the first run has ids in the place of a"),
+    (["generate", "a.png", "cat", "--min-confidence", "1.5"], 1, "--min-confidence: came as 1.5; want 0 to 1"),
+    (["generate", "a.png", "cat", "--do-sample", "--temperature", "0"], 1, "--do-sample draws, and a temperature of 0"),
+    (["generate", "a.png", "cat", "--prompt", "a dog"], 1, "'cat' and --prompt 'a dog' are both prompts; leave one"),
+    (["trace", "a.png", "a.png", "cat", "--backward", "x", "--map", "x.png"], 1, "--map draws one picture"),
     (["names", "nothing"], 1, "'nothing' fits none of"),
     (["names", "--variant", "gpt"], 1, "want one of paligemma"),
     (["plan", "nowhere"], 1, "no folder 'nowhere' here"),
