@@ -8,7 +8,7 @@ import string
 
 import numpy as np
 import sentencepiece
-from drawn_questions import ask_about
+from drawn_questions import COLOURED, ask_about
 from drawn_world import Ways, empty_drawing, from_world, make_drawing, only
 from PIL import Image
 from world import COLOURS, FONT, HELD_OUT, KINDS, make_scene
@@ -45,7 +45,7 @@ def pixels(image):
     return np.asarray(image.resize((RESOLUTION, RESOLUTION), Image.BICUBIC))
 
 
-def make_batch(step, steps, size, part, parts, tokenizer, codec):
+def make_batch(step, steps, size, part, parts, tokenizer, codec, often=OFTEN, coloured=COLOURED):
     """All that one training step wants.
 
     Parameters
@@ -56,6 +56,10 @@ def make_batch(step, steps, size, part, parts, tokenizer, codec):
         B.
     part, parts : int
         Which of several micro-batches this is: each step has ``parts``.
+    often : dict of str to float
+        How often each task is asked.
+    coloured : float
+        How often a colour is named where things are looked for.
 
     Returns
     -------
@@ -71,7 +75,8 @@ def make_batch(step, steps, size, part, parts, tokenizer, codec):
     for place in range(size):
         drawing = a_picture(lot * size + place, rng, *stage)
         drawings.append(drawing)
-        questions += [encode(tokenizer, place, *question) for question in questions_about(drawing, rng, codec)]
+        asked = questions_about(drawing, rng, codec, often, coloured)
+        questions += [encode(tokenizer, place, *question) for question in asked]
     questions.sort(key=lambda one: len(one[1]) + len(one[2]))
     ends = sorted({len(questions) * lot // LOTS for lot in range(LOTS + 1)})
     answers = [look(drawing) for drawing in drawings]
@@ -91,17 +96,17 @@ def a_picture(seed, rng, counts, words, margin, rim, ways):
     return make_drawing(seed, ways, counts, words)
 
 
-def questions_about(drawing, rng, codec):
-    """Different questions about a picture, reading most often where there is something to read."""
+def questions_about(drawing, rng, codec, often, coloured):
+    """Different questions about a picture, where the picture has what they ask for."""
 
     def codes(mask, box):
         return encode_mask(codec, mask, box).segments
 
     # Of random numbers to the power of 1 / weight the largest (Efraimidis & Spirakis 2006): without repetition.
-    keys = {task: rng.random() ** (1 / weight) for task, weight in OFTEN.items()}
+    keys = {task: rng.random() ** (1 / weight) for task, weight in often.items()}
     found = []
     for task in sorted(keys, key=keys.get, reverse=True):
-        question = ask_about(task, drawing, rng, codes) if len(found) < QUESTIONS else None
+        question = ask_about(task, drawing, rng, codes, coloured) if len(found) < QUESTIONS else None
         found += [question] if question else []
     return found
 

@@ -8,6 +8,7 @@ import string
 from world import KINDS, PLURALS, TASKS, ask
 
 TASKS = (*TASKS, "segment", "nothing", "stray")
+COLOURED = 0.3
 # What nobody has drawn: a question about it is answered ``nothing``.
 OTHERS = (
     *("cat", "dog", "house", "tree", "car", "person", "sun", "hat", "bird", "flower", "boat", "ball", "cup", "chair"),
@@ -21,18 +22,21 @@ STRAY = (
 )
 
 
-def ask_about(task, drawing, rng, codes=None):
+def ask_about(task, drawing, rng, codes=None, coloured=COLOURED):
     """A question of a task about a drawing.
 
-    ``codes`` gives the sixteen codes of a mask and its box, as ``npgemma.encode_mask`` does with a codec.
+    ``codes`` gives the sixteen codes of a mask and its box, as ``npgemma.encode_mask`` does with a codec; ``coloured``
+    is how often a colour is named where things are looked for.
     """
     if not drawing.scene.shapes:
         return about_nothing(task, drawing, rng)
     if task == "segment":
-        return segment(drawing, rng, codes)
+        return segment(drawing, rng, codes, coloured)
     if task == "ocr" and not drawing.scene.word:
         return None
-    own = {"detect": detect, "nothing": nothing, "stray": stray}
+    if task == "detect":
+        return detect(drawing, rng, coloured)
+    own = {"nothing": nothing, "stray": stray}
     return own[task](drawing, rng) if task in own else ask(task, drawing.scene, rng)
 
 
@@ -43,7 +47,7 @@ def location_tokens(box, size):
     return "".join(f"<loc{round(edge * 1023):04d}>" for edge in edges)
 
 
-def wanted_of(drawing, rng, weights):
+def wanted_of(drawing, rng, weights, coloured):
     """One, two or three kinds to look for, now and then with a colour; some are there, and few are not."""
     there = sorted({shape.kind for shape in drawing.scene.shapes})
     most = min(rng.choices((1, 2, 3), weights)[0], len(there))
@@ -51,7 +55,7 @@ def wanted_of(drawing, rng, weights):
     absent = [kind for kind in KINDS if kind not in there]
     if absent and len(wanted) < 3 and rng.random() < 0.15:
         wanted.append((None, rng.choice(absent)))
-    if rng.random() < 0.3:
+    if rng.random() < coloured:
         shape = rng.choice(drawing.scene.shapes)
         wanted = [(shape.colour, shape.kind), *[one for one in wanted if one[1] != shape.kind][: len(wanted) - 1]]
     return wanted
@@ -68,16 +72,16 @@ def found_of(drawing, wanted):
             if shape.kind == kind and colour in (None, shape.colour)]
 
 
-def detect(drawing, rng):
+def detect(drawing, rng, coloured):
     """Boxes of what is asked for."""
-    wanted, shapes = wanted_of(drawing, rng, (1, 1, 1)), drawing.scene.shapes
+    wanted, shapes = wanted_of(drawing, rng, (1, 1, 1), coloured), drawing.scene.shapes
     found = [f"{location_tokens(shapes[place].box, drawing.size)} {name}" for place, name in found_of(drawing, wanted)]
     return f"detect {' ; '.join(named(*one) for one in wanted)}", " ; ".join(found) or "nothing"
 
 
-def segment(drawing, rng, codes):
+def segment(drawing, rng, codes, coloured):
     """Boxes and masks of what is asked for."""
-    wanted, answers = wanted_of(drawing, rng, (3, 1, 0)), []
+    wanted, answers = wanted_of(drawing, rng, (3, 1, 0), coloured), []
     for place, name in found_of(drawing, wanted):
         box = drawing.scene.shapes[place].box
         tokens = "".join(f"<seg{code:03d}>" for code in codes(drawing.masks[place], box))
