@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT)]
 from conditions import CONDITIONS, Question, Thing, make_questions  # noqa: E402
 from drawn_questions import TASKS  # noqa: E402
 from PIL import Image  # noqa: E402
+from world import COLOURS  # noqa: E402
 
 import npgemma  # noqa: E402
 from npgemma.generation.generate import generate_batch  # noqa: E402
@@ -84,6 +85,13 @@ def figures(right, overlaps):
     if overlaps:
         line += f"  mean IoU {np.mean(overlaps):.3f}, above 0.5 {100 * np.mean(np.array(overlaps) > 0.5):.1f} %"
     return line
+
+
+def by_colour(questions, right):
+    """A line: the part of right answers where things are asked for by kind alone, and where a colour is named."""
+    named = np.array([any(word in COLOURS for word in one.prompt.split()) for one in questions])
+    parts = [f"{100 * np.mean(np.array(right)[which]):.1f} % of {which.sum()}" for which in (~named, named)]
+    return f"    by kind alone {parts[0]}, with a colour named {parts[1]}"
 
 
 def show_wrong(questions, answers, right, most):
@@ -153,6 +161,8 @@ def main():
             answers = answer_all(model, questions, options.batch)
             right, overlaps = judge(model, codec, questions, answers)
             print(f"{condition:9} {task:10}  {figures(right, overlaps)}  ({time.time() - began:.0f} s)", flush=True)
+            if known and task in ("detect", "segment"):
+                print(by_colour(questions, right), flush=True)
             show_wrong(questions, answers, right, options.wrong)
             if options.against:
                 compare(reference, questions, answers)
