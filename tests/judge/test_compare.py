@@ -384,7 +384,7 @@ def test_feed_gives_what_an_operation_reads(tmp_path, right, capsys):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("ids", "'ids' is an input of the run; want one"), ("text.blocks.*.out", "'text.blocks.*.out' is a pattern; want")],
+    [("ids", "'ids' is an input of the run; want"), ("text.blocks.*.out", "'text.blocks.*.out' is a pattern; want")],
 )
 def test_only_what_is_computed_can_be_fed(small, name, message):
     with pytest.raises(InputError) as caught:
