@@ -113,8 +113,7 @@ def locate(
         Parts of the answer that are no objects, with the reason; none for an answer that speaks of no places.
     """
     check_way(way)
-    if not 0 <= min_confidence <= 1:
-        raise InputError(f"came as {min_confidence}; want 0 to 1", argument="min_confidence")
+    check_confidence(min_confidence)
     picture = original(model, image) if has_locations(answer.text) else None
     if picture is None:
         return [], []
@@ -129,6 +128,12 @@ def locate(
             places += [] if place.confidence < min_confidence else [place]
         start += len(part) + 1
     return places, unread
+
+
+def check_confidence(least: float) -> None:
+    """Refuse what is no probability."""
+    if not 0 <= least <= 1:
+        raise InputError(f"came as {least}; want 0 to 1", argument="min_confidence")
 
 
 def place_of(box, logprobs, codec, size, way, min_confidence) -> Place:

@@ -10,7 +10,7 @@ from npgemma.files.reader import named
 from npgemma.generation.answers import Answer
 from npgemma.paligemma import Model
 from npgemma.places.codec_file import find_codec, read_codec
-from npgemma.places.locate import Place, locate
+from npgemma.places.locate import Place, check_confidence, locate
 from npgemma.places.segments import WAYS
 from npgemma.words.locations import Unread
 
@@ -30,8 +30,7 @@ class Finder:
     """Finds the places that answers speak of, as the options say; the codec is read when the first mask comes."""
 
     def __init__(self, args: argparse.Namespace, model: Model) -> None:
-        if not 0 <= args.min_confidence <= 1:
-            raise InputError(f"came as {args.min_confidence}; want 0 to 1", argument="min_confidence")
+        check_confidence(args.min_confidence)
         self.args, self.model = args, model
         if args.codec is not None:
             self.codec  # what the user names must be right, whatever the answer

@@ -1,4 +1,4 @@
-"""The guide's example from beginning to end: ``PYTHONPATH=. python tools/tiny/check_lesson.py FOLDER``.
+"""The guide's example from beginning to end: ``python tools/tiny/check_lesson.py FOLDER``.
 
 Writes the lesson (lesson.py), teaches it to the model in the box with ``npgemma finetune``, and counts right answers to
 the new question and to old ones, before and after.  Exits with 3 if the new one was not learnt or the old forgotten.
@@ -28,7 +28,7 @@ def right(model, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", default="120")
+    parser.add_argument("--steps", default="240")
     parser.add_argument("--old", default="0.5", help="the part of old questions in the lesson")
     options = parser.parse_args()
     sys.argv = ["lesson.py", str(options.folder), "--old", options.old]
