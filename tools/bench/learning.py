@@ -126,7 +126,9 @@ def npgemma_step(batches):
     cfg = train.architecture()
     weights = train_weights() | train.fresh_heads(cfg.vision.width, 0)
     learner = train.Learner(weights, train.Settings(muon=True, decay=0.02))
-    options = argparse.Namespace(parts=PARTS, batch=PICTURES, lessons=0.0, steps=10**6, cooldown=0.3, lr=RATE)
+    options = argparse.Namespace(
+        parts=PARTS, batch=PICTURES, lessons=0.0, steps=10**6, cooldown=0.3, lr=RATE, often={}, coloured=0.0
+    )
     pool, average = ThreadPoolExecutor(THREADS), dict(weights)
 
     def step():
