@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from npgemma.backward.tape import Product, Rows
-from npgemma.base import blocks, half
+from npgemma.base import blocks, half, products, threads
 
 # Numbers of a stored matrix that are widened at once.
 BLOCK = 1 << 22
@@ -64,15 +64,22 @@ def linear(d_y, x, weight):
 
 
 def times(d_rows, weight):
-    """Multiply ``d_rows (T, F)`` by a matrix (F, D), widening some rows of a stored one at a time: (T, D)."""
-    if not half.is_stored(weight):
-        return d_rows @ weight
+    """Multiply ``d_rows (T, F)`` by a matrix (F, D), widening some rows of a stored one at a time: (T, D).
+
+    Where BLAS has one thread, ours take columns of the matrix, as they take its rows on the way forward.
+    """
     F, D = weight.shape
-    at_once = max(1, BLOCK // D)
+    widened = half.is_stored(weight) or isinstance(weight, half.Wide)
+    at_once = max(1, BLOCK // D) if widened else F
     d_x = np.zeros((d_rows.shape[0], D), dtype=d_rows.dtype, like=d_rows)
-    for start in range(0, F, at_once):
-        rows = slice(start, start + at_once)
-        d_x += d_rows[:, rows] @ half.widen(weight[rows])
+
+    def work(columns):
+        for start in range(0, F, at_once):
+            rows = slice(start, start + at_once)
+            d_x[:, columns] += d_rows[:, rows] @ half.widen(weight[rows, columns])
+
+    ours = isinstance(weight, np.ndarray) and threads.blas_threads() == 1
+    products.share_rows(D, products.even_parts(D, products.ROWS_OF_BLOCK, 8) if ours else D, d_rows.size * D, work)
     return d_x
 
 

@@ -6,6 +6,7 @@ the forward pass knows of this file.
 """
 
 import difflib
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +15,14 @@ import numpy as np
 
 from npgemma import text, vision
 from npgemma.base.errors import InputError, TensorError
+from npgemma.base.products import Known
 from npgemma.base.weights import Weights, read_only
 from npgemma.config import Config
 
 # What the mirrored layers read besides the tensors of blocks; `pixels` is of interest for its gradient only.
 BLOCK = ".blocks."
+# Of a block of the decoder, products no wider than its rows: a fifteenth of its tensors, and four tenths of its work.
+NARROW = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.out")
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,6 +173,8 @@ class Rows:
 class Rerun(Mapping):
     """A tape that remembers each block's output and what lies outside blocks, and runs a block again when asked.
 
+    Of the decoder's blocks it remembers narrow products too, which are not multiplied again.
+
     Parameters
     ----------
     weights : Weights
@@ -182,7 +188,9 @@ class Rerun(Mapping):
 
     def observe(self, name: str, x: Any) -> None:
         """Record a tensor of the run, as an observer, if it is one of those that are remembered."""
-        if BLOCK not in name or (name.endswith(".out") and name.count(".") == 3):
+        _, _, inside = name.partition(BLOCK)
+        short = inside.partition(".")[2]
+        if not inside or short == "out" or (name.startswith("text.") and short in NARROW):
             self.kept[name] = x
 
     def __getitem__(self, name: str) -> Any:
@@ -200,7 +208,10 @@ class Rerun(Mapping):
         first = {"vision": "vision.embedded", "text": "text.spliced"}[tower]
         x = self.kept[f"{tower}.blocks.{int(number) - 1}.out" if int(number) else first]
         inside: dict[str, Any] = {}
-        w = self.weights.watched_by(inside.__setitem__).at(place)
+        known = {f"{place}.{short}.weight": Known(rows_of(self.kept[f"{place}.{short}"]))
+                 for short in NARROW if f"{place}.{short}" in self.kept}
+        others: Any = self.weights.arrays
+        w = replace(self.weights, arrays=ChainMap(known, others), observe=inside.__setitem__).at(place)
         if tower == "vision":
             vision.block(x, w, self.cfg.vision)
         else:
@@ -214,3 +225,8 @@ class Rerun(Mapping):
 
     def __len__(self) -> int:
         return len(self.kept)
+
+
+def rows_of(x):
+    """A product's rows: (B, T, F) or (B, T, N, H) -> (B T, F)."""
+    return x.reshape(x.shape[0] * x.shape[1], -1)

@@ -33,9 +33,8 @@ class Adapted(Mapping):
         up = self.factors.get(f"{name}/{UP}")
         if up is None:
             return self.base[name]
-        whole = up @ self.factors[f"{name}/{DOWN}"]
-        whole *= self.scale  # where it lies: a matrix is made anew at each reading
-        return half.widen(self.base[name]) + whole
+        # The thin factor is scaled, not the matrix, which is made anew at each reading.
+        return half.widen(self.base[name]) + (self.scale * up) @ self.factors[f"{name}/{DOWN}"]
 
     def __contains__(self, name: object) -> bool:
         return name in self.base

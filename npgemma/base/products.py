@@ -10,6 +10,8 @@ Letters: T rows of x, F rows of the matrix, D width, n pieces of a row, M rows o
 
 import functools
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +53,23 @@ BLOCK_FOR_BLAS = 1 << 25
 BLOCK_ON_CARD = 1 << 26
 
 
+@dataclass(frozen=True)
+class Known:
+    """Stands for a matrix (F, D) whose product with the rows that come is known: (T, F), of the dtype of both."""
+
+    product: Any
+
+    @property
+    def shape(self):
+        """F alone: nobody reads the matrix."""
+        return self.product.shape[1:]
+
+    @property
+    def dtype(self):
+        """Of the product."""
+        return self.product.dtype
+
+
 def linear_plain(x, weight):
     """Multiply the plain way, widening a stored matrix whole: what :func:`linear` must equal but for rounding.
 
@@ -73,13 +92,15 @@ def linear(x, weight):
     ----------
     x : (T, D)
     weight : (F, D)
-        Floats, bfloat16 bits or float16.
+        Floats, bfloat16 bits or float16; or what stands for it, :class:`Known`.
 
     Returns
     -------
     y : (T, F)
         ``x @ weight.T``.  Of up to :data:`FEW_ROWS` rows, each has the bits that it has alone.
     """
+    if isinstance(weight, Known):
+        return weight.product
     if isinstance(weight, half.Wide):
         return by_dots(x, weight) if x.shape[0] <= FEW_ROWS else by_blocks(x, weight)
     if not isinstance(weight, np.ndarray):

@@ -31,11 +31,31 @@ def test_running_blocks_again_gives_the_same_bits(generation, precision):
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
 
 
-def test_rerunning_remembers_outputs_of_blocks_and_nothing_else_of_them():
+NARROW = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.out")
+
+
+def test_rerunning_remembers_outputs_and_narrow_products_of_blocks_and_nothing_else_of_them():
     model = random_model(PALIGEMMA_2)
     tape = record(model, a_batch(PALIGEMMA_2), rerun=True)
     inside = [name for name in tape.tensors if ".blocks." in name]
-    assert inside == [f"vision.blocks.{n}.out" for n in range(2)] + [f"text.blocks.{n}.out" for n in range(3)]
+    text = [f"text.blocks.{n}.{short}" for n in range(3) for short in (*NARROW, "out")]
+    assert inside == [f"vision.blocks.{n}.out" for n in range(2)] + text
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_what_is_remembered_is_not_multiplied_again(generation):
+    """Without these matrices the block runs again, to the bits of the first time."""
+    model, batch = random_model(GENERATIONS[generation]), a_batch(GENERATIONS[generation])
+    whole, tape = record(model, batch), record(model, batch, rerun=True)
+    again, block = tape.tensors, "text.blocks.1."
+    assert set(again) >= {f"{block}{short}" for short in NARROW}
+    again.weights = dataclasses.replace(
+        again.weights,
+        arrays={name: array for name, array in again.weights.arrays.items()
+                if name not in {f"{block}{short}.weight" for short in NARROW}},
+    )
+    inside = [name for name in whole.tensors if name.startswith(block)]
+    assert len(inside) > 15 and all(np.array_equal(again[name], whole.tensors[name]) for name in inside)
 
 
 def test_watching_gradients_changes_no_bit():

@@ -25,6 +25,8 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "tiny")]
+from npgemma.base import threads  # noqa: E402
+
 SIDES = {"npgemma": 1, "pytorch-parts": 1, "pytorch-whole": 0}  # 0: its library's own threads
 PICTURES, PARTS, THREADS, FIRST, STEPS = 32, 4, 2, 1500, 6000
 RATE = 1e-4
@@ -41,6 +43,7 @@ def main():
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lora:
+        threads.take_over()  # as the command does, before NumPy is imported
         print(json.dumps(lora_step(options.lora), indent=1))
     elif options.side:
         print(json.dumps(timed_steps(options.side, options.steps)))
@@ -232,9 +235,11 @@ def lora_step(folder):
     from subjects import MemoryWatch
 
     import npgemma
+    from npgemma.base.heap import keep_memory
     from npgemma.learn import lora, schedules, teaching
     from npgemma.learn.finetune import Course, begin, now
 
+    keep_memory()
     watch = MemoryWatch()
     model = npgemma.load(folder, dtype="bfloat16")
     cfg, course = model.config, Course(lora=RANK, on=("text.blocks.*.attn.*",))
