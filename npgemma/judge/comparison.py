@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, field, replace
 import numpy as np
 
 from npgemma import ops
+from npgemma.base import threads
 from npgemma.base.tensors import tensors
 from npgemma.judge import diagnose, flax_names, gates, layout
 from npgemma.judge import single as one
@@ -296,12 +297,17 @@ def worst_of(theirs, want, real):
 
 def of_logits(theirs, truth, real, let_go):
     """What users of a quantised port ask: KL divergence, and the share of equal best tokens; a row at a time."""
-    divergence, same = [], []
-    for place in zip(*np.nonzero(real), strict=True):
-        ours, other = (log_softmax(each[place].astype(np.float64)) for each in (truth, theirs))
-        divergence.append(float(np.sum(np.exp(ours) * (ours - other))))
-        same.append(bool(np.argmax(ours) == np.argmax(other)))
+    places = np.argwhere(real)
+    divergence, same = np.zeros(len(places)), np.zeros(len(places), bool)
+
+    def work(rows):
+        for n in range(*rows.indices(len(places))):
+            ours, other = (log_softmax(each[tuple(places[n])].astype(np.float64)) for each in (truth, theirs))
+            divergence[n] = np.sum(np.exp(ours) * (ours - other))
+            same[n] = np.argmax(ours) == np.argmax(other)
         let_go()
+
+    threads.share(len(places), 4, work)
     return {
         "kl_mean": float(np.mean(divergence)),
         "kl_max": float(np.max(divergence)),

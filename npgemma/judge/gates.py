@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from npgemma.base import threads
+
 # Bits of the stored fraction, and the smallest normal number, of each type.
 FRACTION = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}
 SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
@@ -123,18 +125,23 @@ def sums(theirs, truth, emulated, real=None, let_go=None):
 
     What is infinite in both does not count; a NaN makes the norms NaN.
     """
-    squares, equal, count = np.zeros(3), 0, 0
-    for number, (x, exact, recipe) in enumerate(pieces(real, theirs, truth, emulated), 1):
-        equal, count = equal + int(np.count_nonzero(x == recipe)), count + x.size
-        found = squares_of(x, exact, recipe)
-        if not np.all(np.isfinite(found)):
+    cut, found = cutter(real, theirs, truth, emulated), {}
+
+    def work(piece):
+        x, exact, recipe = cut(piece)
+        squares = squares_of(x, exact, recipe)
+        if not np.all(np.isfinite(squares)):
             known = ~((x == exact) & (x == recipe) & np.isinf(x))
-            found = squares_of(*(each[known] for each in (x, exact, recipe)))
-        squares += found
-        if let_go is not None and number % STRETCH == 0:
+            squares = squares_of(*(each[known] for each in (x, exact, recipe)))
+        found[piece.start] = *squares, np.count_nonzero(x == recipe), x.size
+        if let_go is not None and piece.stop % (STRETCH * PIECE) == 0:
             let_go()
+
+    threads.share(theirs.size, PIECE, work)
+    # In the tensor's order, whichever thread came first: sums depend on it.
+    *squares, equal, count = np.sum([found[start] for start in sorted(found)] or np.zeros((1, 5)), axis=0)
     error, own, size = np.sqrt(squares)
-    return float(error), float(own), float(size), equal, count
+    return float(error), float(own), float(size), int(equal), int(count)
 
 
 def squares_of(x, exact, recipe):
@@ -147,7 +154,14 @@ def squares_of(x, exact, recipe):
 
 
 def pieces(real, *arrays):
-    """Give arrays of one shape a flat piece at a time, of each only the elements that are real, all if it is None.
+    """Give arrays of one shape a flat piece at a time, as :func:`cutter` cuts them."""
+    cut = cutter(real, *arrays)
+    for start in range(0, np.size(arrays[0]), PIECE):
+        yield cut(slice(start, start + PIECE))
+
+
+def cutter(real, *arrays):
+    """Give what cuts a flat piece out of arrays of one shape: the elements that are real, all if it is None.
 
     So no tensor is ever widened whole, nor what is found of its elements.
     """
@@ -155,12 +169,14 @@ def pieces(real, *arrays):
     chosen = None if real is None or all_true(real) else np.broadcast_to(real, np.shape(arrays[0])).reshape(-1)
     # One array may be given twice.
     same = [next(n for n, other in enumerate(arrays) if other is each) for each in arrays]
-    for start in range(0, flat[0].size, PIECE):
-        piece = slice(start, start + PIECE)
-        cut = [each[piece] for each in flat]
+
+    def cut(piece):
+        parts = [each[piece] for each in flat]
         if chosen is not None and not chosen[piece].all():
-            cut = [each[chosen[piece]] for each in cut]
-        yield [cut[n] for n in same]
+            parts = [each[chosen[piece]] for each in parts]
+        return [parts[n] for n in same]
+
+    return cut
 
 
 def all_true(real):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from npgemma.base import printer
 from npgemma.base.errors import InputError
+from npgemma.base.heap import keep_memory
 from npgemma.base.progress import Progress
 from npgemma.checkpoints.loading import load
 from npgemma.files import writer
@@ -74,6 +75,7 @@ def add(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, report, and return the exit code."""
+    keep_memory()
     check_reports(args)
     names_map, expected = judge_options.read_map(args.map), judge_options.read_expected(args.expect)
     theirs = open_theirs(args.theirs)
