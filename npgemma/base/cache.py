@@ -77,7 +77,7 @@ def with_room(past, example, capacity):
 
 
 def take_rows(past, rows):
-    """Give the record whose batch rows are ``past``'s rows ``rows``, in a buffer of its own: how beams reorder.
+    """Give the record whose batch rows are ``past``'s rows ``rows``, in a buffer of its own.
 
     Parameters
     ----------
@@ -125,3 +125,27 @@ def take_state(state, rows):
     """
     blocks = tuple(take_rows(past, rows) for past in state.blocks)
     return State(blocks, state.token_types[rows], state.attention_mask[rows])
+
+
+def reorder_behind(state, rows, length):
+    """Give the state whose batch rows are ``state``'s rows ``rows``, where the first ``length`` positions are all alike.
+
+    Beams share their prompt: only what lies behind it moves, a few positions instead of hundreds.
+
+    Parameters
+    ----------
+    state : State
+        Is overwritten: nobody may go on from it.
+    rows : (B)
+        As many as the state has.
+    length : int
+
+    Returns
+    -------
+    reordered : State
+        In the same buffers.
+    """
+    for past in state.blocks:
+        for buffer in (past.key_buffer, past.value_buffer):
+            buffer[:, length : past.length] = buffer[rows, length : past.length]
+    return State(state.blocks, state.token_types[rows], state.attention_mask[rows])

@@ -22,9 +22,11 @@ from npgemma.base import half, threads
 # and 12 rows: 6.6, 8.4, 12.8, 22 and 29; as products of matrices 6.2, 20, 22, 24 and 27.
 FEW_ROWS = 12
 
-# A tile of the matrix, read from memory for the first row and from the nearest cache for the others: 32 KB of float32
-# (four rows of 2048, which BLAS takes side by side).  For more than 9215 numbers BLAS starts threads.
-TILE = 8192
+# A tile of the matrix, read from memory for the first row and from the nearest caches for the others: 36 KB of float32
+# (four rows of 2304, which BLAS takes side by side).  Of so many numbers BLAS starts its threads, where it has several.
+# PaliGemma 2's 9216 x 2304 takes 2.6, 5.4 and 9.1 ms of 1, 4 and 8 rows (two Zen 3 cores); with the smaller tile, which
+# cuts its rows in two, 3.0, 6.6 and 11.1.
+TILE, TILE_BESIDE_THREADS = 9216, 8192
 ROWS_OF_TILE = 4
 # Of a single row in several pieces, BLAS takes so many rows of a float32 matrix at a call: 128 lose a tenth, for its
 # next piece lies beside what was read, four a fiftieth by starting it.  Of a block just widened it takes all rows.
@@ -165,7 +167,7 @@ def by_dots(x, weight):
     T, (F, D) = x.shape[0], weight.shape
     y = np.empty((T, F), dtype=np.result_type(x, half.widen(weight[:0])))
     n = num_pieces(D)
-    M = max(ROWS_OF_TILE, TILE // (D // n) // ROWS_OF_TILE * ROWS_OF_TILE)
+    M = max(ROWS_OF_TILE, tile() // (D // n) // ROWS_OF_TILE * ROWS_OF_TILE)
     pieces = np.ascontiguousarray(x.reshape(T, n, D // n).swapaxes(0, 1))
 
     def work(rows):
@@ -197,9 +199,14 @@ def dots(pieces, block, M):
     return total.swapaxes(0, 1).reshape(T, -1)
 
 
+def tile() -> int:
+    """How many numbers of the matrix BLAS takes at once."""
+    return TILE if threads.blas_threads() == 1 else TILE_BESIDE_THREADS
+
+
 def num_pieces(D) -> int:
     """In how many equal pieces a row of D numbers is multiplied; one for an uneven D."""
-    least = -(-D * ROWS_OF_TILE // TILE)
+    least = -(-D * ROWS_OF_TILE // tile())
     return next((n for n in range(least, 4 * least) if D % n == 0), 1)
 
 

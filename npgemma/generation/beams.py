@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npgemma import paligemma
-from npgemma.base.cache import take_state
+from npgemma.base.cache import reorder_behind, take_state
 from npgemma.base.device import fetch
 from npgemma.generation.answers import Growing
 from npgemma.generation.finite import check_finite, finite_rows
@@ -89,6 +89,7 @@ def search(
     finished = Finished(settings.num_beams, settings.length_penalty)
     running = [Beam([], [], 0.0)]
     logits, state, position = start.logits, start.state, start.positions[:1]
+    prompt = state.token_types.shape[1]
     while True:
         candidates = continue_all(running, logits, prompt_ids, settings)
         ended = [has_ended(beam, settings, tokenizer) for beam in candidates]
@@ -102,7 +103,9 @@ def search(
             return finished.best
         rows, ids = w.beside([[beam.row, beam.ids[-1]] for beam in running]).T
         positions = np.repeat(position, len(running))[:, None]
-        step_logits, state = paligemma.read_on(w, cfg, ids[:, None], positions, take_state(state, rows))
+        alike = len(state.token_types) == len(running)  # all but at first, and where beams have ended
+        state = reorder_behind(state, rows, prompt) if alike else take_state(state, rows)
+        step_logits, state = paligemma.read_on(w, cfg, ids[:, None], positions, state)
         logits, position = step_logits[:, 0], position + 1
 
 

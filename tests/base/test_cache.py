@@ -40,6 +40,19 @@ def test_a_full_buffer_grows():
     assert np.array_equal(past.keys, prompt[0])
 
 
+def test_what_lies_behind_a_shared_prompt_is_reordered_where_it_lies():
+    prompt, more = pieces(3, 2)
+    past = cache.append(None, *(np.repeat(x[:1], 2, axis=0) for x in prompt))
+    past = cache.append(past, *more)
+    state = cache.State((past,), np.array([[0] * 5, [1] * 5]), np.ones((2, 5)))
+    wanted = cache.take_state(state, np.array([1, 1]))
+    [found] = cache.reorder_behind(state, np.array([1, 1]), 3).blocks
+    assert np.array_equal(found.keys, wanted.blocks[0].keys) and np.array_equal(found.values, wanted.blocks[0].values)
+    assert found.key_buffer is past.key_buffer and not np.array_equal(more[0][0], more[0][1])
+    assert np.array_equal(found.keys[0, 3:], more[0][1]) and cache.append(found, *more).key_buffer is past.key_buffer
+    assert cache.reorder_behind(state, [1, 0], 3).token_types[0].all()
+
+
 def test_rows_are_taken_into_buffers_of_their_own():
     prompt, more = pieces(3, 1)
     past = cache.append(None, *prompt)

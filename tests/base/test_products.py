@@ -43,7 +43,8 @@ def test_blocks_equal_the_plain_product(num_rows, F, D, kind, sharing):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_blocks_cover_every_row(monkeypatch, kind, sharing):
-    small = {"ALONE": 0, "BLOCK": 64, "BLOCK_OF_ROW": 64, "BLOCK_WIDENED": 64, "TILE": 48, "ROWS_OF_BLOCK": 3}
+    small = {"ALONE": 0, "BLOCK": 64, "BLOCK_OF_ROW": 64, "BLOCK_WIDENED": 64, "TILE": 48, "TILE_BESIDE_THREADS": 48,
+             "ROWS_OF_BLOCK": 3}
     for name, value in small.items():
         monkeypatch.setattr(products, name, value)
     monkeypatch.setattr(products, "BLOCK_FOR_BLAS", 200)
