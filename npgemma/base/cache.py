@@ -128,7 +128,7 @@ def take_state(state, rows):
 
 
 def reorder_behind(state, rows, length):
-    """Give the state whose batch rows are ``state``'s rows ``rows``, where the first ``length`` positions are all alike.
+    """Give the state whose batch rows are ``state``'s rows ``rows``, alike in the first ``length`` positions.
 
     Beams share their prompt: only what lies behind it moves, a few positions instead of hundreds.
 
