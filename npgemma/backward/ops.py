@@ -78,7 +78,7 @@ def times(d_rows, weight):
             rows = slice(start, start + at_once)
             d_x[:, columns] += d_rows[:, rows] @ half.widen(weight[rows, columns])
 
-    ours = isinstance(weight, np.ndarray) and threads.blas_threads() == 1
+    ours = isinstance(d_rows, np.ndarray) and threads.blas_threads() == 1
     products.share_rows(D, products.even_parts(D, products.ROWS_OF_BLOCK, 8) if ours else D, d_rows.size * D, work)
     return d_x
 

@@ -8,7 +8,7 @@ from npgemma import ops as forward
 from npgemma import rotary as forward_rotary
 from npgemma.backward import ops, rotary
 from npgemma.backward.tape import Product, Rows
-from npgemma.base import half
+from npgemma.base import half, products, threads
 from npgemma.base.precision import unrounded
 
 rng = np.random.default_rng(5)
@@ -124,6 +124,24 @@ def test_a_stored_matrix_is_widened_by_blocks_on_the_way_back(monkeypatch):
     monkeypatch.setattr(ops.half, "widen", lambda part, widen=half.widen: sizes.append(part.size) or widen(part))
     np.testing.assert_allclose(ops.linear(d_y, X[0].astype(np.float32), bits)[0], expected, rtol=1e-5, atol=1e-6)
     assert sizes == [21, 21, 21, 7]
+
+
+@pytest.mark.parametrize("kind", ["floats", "bfloat16", "wide"])
+def test_columns_of_a_matrix_shared_among_threads_give_the_whole_product(monkeypatch, kind):
+    bits = (rng.normal(size=(10, 37)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    exact = half.widen(bits).astype(np.float64)
+    kinds = {"floats": (exact, np.float64), "bfloat16": (bits, np.float32), "wide": (half.Wide(bits), np.float64)}
+    weight, dtype = kinds[kind]
+    d_y, taken = rng.normal(size=(3, 10)).astype(dtype), []
+    share = threads.share
+    monkeypatch.setattr(threads, "blas_threads", lambda: 1)
+    monkeypatch.setattr(products, "ALONE", 0)
+    monkeypatch.setattr(products, "ROWS_OF_BLOCK", 3)
+    monkeypatch.setattr(ops, "BLOCK", 21)
+    monkeypatch.setattr(threads, "share", lambda *given: taken.append(given[:2]) or share(*given))
+    found = ops.linear(d_y, np.ones((3, 37), dtype), weight)[0]
+    assert found.dtype == dtype and taken[0][0] == 37 and taken[0][1] < 37
+    np.testing.assert_allclose(found, d_y @ exact, rtol=1e-5 if dtype is np.float32 else 1e-13, atol=1e-6)
 
 
 def test_a_product_nobody_wants_is_never_multiplied():

@@ -57,6 +57,20 @@ def test_only_the_sums_of_errors_see_what_is_rounded_too_early(fault):
     assert not verdict.passed
 
 
+def test_pieces_that_threads_share_are_summed_as_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(40, 25))
+    theirs, emulated = (truth + 1e-3 * rng.normal(size=truth.shape) for _ in range(2))
+    theirs[3, 4] = emulated[3, 4]
+    real = rng.random(truth.shape) < 0.8
+    monkeypatch.setattr(gates, "PIECE", 64)
+    error, own, size, equal, count = gates.sums(theirs, truth, emulated, real)
+    wanted = [np.linalg.norm(each[real]) for each in (theirs - truth, emulated - truth, truth)]
+    np.testing.assert_allclose([error, own, size], wanted, rtol=1e-12)
+    assert (equal, count) == (int(real[3, 4]), int(real.sum()))
+    assert all(gates.sums(theirs, truth, emulated, real)[0] == error for _ in range(50))
+
+
 def test_a_large_tensor_is_judged_a_piece_at_a_time():
     """Beside the tensors themselves, which may be mapped, no more memory than a few pieces in float64."""
     theirs = np.ones((8, 1 << 20), np.float32)
