@@ -194,6 +194,8 @@ def take_step(
         first = first_fault(current, parts, sums)
         raise InputError(f"step {learner.step + 1}: the loss is {loss:g}, {first}; {state}; lower the learning rate")
     rate = course.rate * schedules.SCHEDULES[course.schedule](learner.step, course.steps, course.warm_up)
+    # What learns is float32, whatever the run computes in.
+    gradients = {name: d.astype(learner.weights[name].dtype, copy=False) for name, d in gradients.items()}
     with np.errstate(over="ignore", invalid="ignore"):  # looked for in the next line
         learner.learn(gradients, rate)
     lost = next((name for name, weight in learner.weights.items() if not np.all(np.isfinite(weight))), None)

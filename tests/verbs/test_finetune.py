@@ -41,6 +41,16 @@ def test_an_adapter_is_learnt_and_every_verb_reads_it(capsys, tmp_path):
     assert cli.main(["trace", PICTURE, "x", "--only", "text.norm", "--adapter", str(out)]) == 0
 
 
+@pytest.mark.parametrize("way", [["--lora", "2"], ["--on", "text.blocks.0.attn.q.weight"]])
+def test_a_run_in_float64_learns_float32_weights_and_reads_its_state(capsys, tmp_path, way):
+    data, words = write_lessons(tmp_path), ["-o", tmp_path / "learnt", "--precision", "float64", *way]
+    for _ in range(2):
+        code, _, err = run(capsys, data, *words, "--batch", "2", "--held-out", "0", "--steps", "1")
+        assert code == 0, err
+    state = load_file(tmp_path / "learnt" / "state.safetensors")
+    assert {str(array.dtype) for array in state.values()} == {"float32"}
+
+
 def test_rounds_through_the_examples_may_be_asked_for_in_the_place_of_steps(capsys, tmp_path):
     data, words = write_lessons(tmp_path), ["--lora", "1", "--batch", "3", "--held-out", "1", "--epochs", "2"]
     code, lines, err = run(capsys, data, "-o", tmp_path / "learnt", *words)
